@@ -75,6 +75,10 @@ class StoreError(IrontideError):
     """The store could not commit; nothing was acknowledged.  The cause is chained."""
 
 
+class NewerStore(StoreError):
+    """The state was written by a later version of irontide; it is left as it is."""
+
+
 class DuplicateTorrent(IrontideError):
     """The session has a torrent with this infohash already."""
 

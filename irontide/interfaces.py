@@ -128,8 +128,17 @@ class IBlockSink(Interface):
 class ISwarm(Interface):
     """What peers of a torrent talk to, whatever its phase."""
 
+    infohash: bytes = Attribute("20 bytes.")
+    pieces: int | None = Attribute("How many pieces there are; None while the Info is not known.")
+
+    def blocks_of(peer: Any) -> IBlockSink:
+        """Where the blocks that ``peer`` will send go; asked once, before ``peer_joined``."""
+
     def peer_joined(peer: Any) -> None:
-        """The handshake with ``peer`` is done."""
+        """The handshake with ``peer`` is done; may raise ProtocolViolation to refuse it."""
+
+    def read_done(peer: Any, received: int) -> None:
+        """One read of ``received`` bytes is parsed: the moment to ask for more blocks."""
 
     def message_received(peer: Any, message: Message) -> None:
         """``peer`` said something; may raise ProtocolViolation."""
@@ -272,6 +281,9 @@ class StoredTorrent:
 
     :ivar metainfo: the bytes of the .torrent file as they were added.
     :ivar options: what the user set for it: JSON-compatible values.
+    :ivar rebuilt: why this is not what was stored: empty, or what was found damaged and how it was
+        mended.  Such a torrent is held paused until the user says otherwise; ``save_path`` may be empty.
+        Not kept: adding the torrent (again) ends it.
     """
 
     infohash: bytes
@@ -279,6 +291,7 @@ class StoredTorrent:
     save_path: str
     added: float
     options: Mapping[str, Any]
+    rebuilt: str = ""
 
 
 @frozen
@@ -318,6 +331,7 @@ class IStore(Interface):
     """
 
     clean: bool = Attribute("True if the last owner of the store closed it in order.")
+    repairs: Sequence[str] = Attribute("What was damaged when it was opened or read, a sentence each.")
 
     def torrents() -> Deferred[Sequence[StoredTorrent]]:
         """All torrents, in the order in which they were added."""
@@ -332,7 +346,12 @@ class IStore(Interface):
         """The last committed progress, with every stat and the whole dirty set."""
 
     def commit(progress: Sequence[Progress]) -> Deferred[None]:
-        """Class B: one transaction for all."""
+        """
+        Class B: one transaction for all.
+
+        Bits, masks and totals replace what was kept; stats and dirty files are added to it, and a file
+        is in one of the two only (dirty wins).  What belongs to no torrent of the store is left out.
+        """
 
     def close(*, clean: bool) -> Deferred[None]:
         """Close; ``clean`` says that every Progress was committed after the last write and sync."""
