@@ -94,7 +94,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Exempt what is imported from each test's collection of garbage, which makes that one cheap."""
+    """Let the reactor open what it keeps, and exempt what is imported from each test's gc: it is cheap then."""
+    pytest_twisted.blockon(task.deferLater(reactor, 0))
     gc.collect()
     gc.freeze()
 
