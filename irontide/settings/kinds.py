@@ -63,14 +63,17 @@ def _number(value: object, what: str) -> int:
 
 def _within(value: float, least: float, most: float, show: Callable[[object], str]) -> None:
     if value < least:
-        raise ValueError(f"{show(value)} is less than {show(least)}")
+        raise ValueError(f"{_short(show(value))} is less than {show(least)}")
     if value > most:
-        raise ValueError(f"{show(value)} is more than {show(most)}")
+        raise ValueError(f"{_short(show(value))} is more than {show(most)}")
 
 
 def _shown(value: object) -> str:
     """A stranger's value for an error text: never long."""
-    text = repr(value)
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
