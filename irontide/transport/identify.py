@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol as Structural
+from typing import cast
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -23,6 +24,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     IReadDescriptor,
+    ITransport,
 )
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -80,9 +82,9 @@ class PreambleProtocol:
 
     # --- called by the transport -----------------------------------------------------------------------
 
-    def makeConnection(self, transport: IPeerTransport) -> None:
+    def makeConnection(self, transport: ITransport) -> None:
         """Connected: wait for what comes."""
-        self.transport = transport
+        self.transport = cast(IPeerTransport, transport)
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -203,7 +205,9 @@ class PeerFactory(Factory):
 
     # --- accepting -------------------------------------------------------------------------------------
 
-    def buildProtocol(self, addr: IAddress | None) -> PreambleProtocol | None:
+    def buildProtocol(  # type: ignore[override]  # Factory wants a Protocol, IProtocolFactory an IProtocol
+        self, addr: IAddress | None
+    ) -> PreambleProtocol | None:
         """Return the protocol of a newcomer, or None to close it unread."""
         address = PeerAddress(addr.host, addr.port)  # type: ignore[union-attr]
         if self._banned(address.host):

@@ -93,6 +93,8 @@ class PeerPort(tcp.Port):
 
     transport = VectoredServer
     _log = Logger()
+    reactor: Any
+    factory: PeerFactory
     reserve: DescriptorReserve
 
     def startListening(self) -> None:
@@ -176,12 +178,12 @@ class PeerPort(tcp.Port):
             self._retry = self.reactor.callLater(self._backoff, self._try_again)
             self._backoff = min(2 * self._backoff, BACKOFF_MOST)
 
-    def stopListening(self) -> Deferred[None]:
-        """Close the socket, in the next turn of the reactor."""
+    def connectionLost(self, reason: Failure) -> None:
+        """The socket is closed, by us or by an error: nothing to try again."""
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        return maybeDeferred(super().stopListening)
+        super().connectionLost(reason)
 
 
 def open_listening_socket(host: str, port: int) -> socket.socket | None:
@@ -319,7 +321,7 @@ class Listener:
         ports, self._ports = self._ports, []
         for port in ports:
             self._factory.detach(port)
-        closed = gatherResults([port.stopListening() for port in ports], consumeErrors=True)
+        closed = gatherResults([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
         closed.addTimeout(STOP_DEADLINE, self._reactor)
         return closed.addBoth(self._stopped)
 

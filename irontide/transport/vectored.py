@@ -59,6 +59,8 @@ class _SendQueue(tcp.Connection):
     high_water = HIGH_WATER
     low_water = LOW_WATER
 
+    reactor: Any
+    producer: Any
     _aborted = False
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -106,7 +108,7 @@ class _SendQueue(tcp.Connection):
     def _closed_for_writing(self) -> bool:
         return not self.connected or self._aborted or self._writeDisconnected
 
-    def doWrite(self) -> BaseException | None:
+    def doWrite(self) -> BaseException | None:  # type: ignore[override]  # Twisted swaps it by assignment
         """The reactor says that the socket takes bytes: send, tell of what has left, ask for more."""
         if self._buffers:
             try:
@@ -142,7 +144,7 @@ class _SendQueue(tcp.Connection):
         if self.producer is not None:
             return None
         if self.disconnecting:
-            return self._postLoseConnection()
+            return main.CONNECTION_DONE
         if self._writeDisconnecting:
             self._writeDisconnected = True
             self._closeWriteConnection()
@@ -189,7 +191,7 @@ class _SendQueue(tcp.Connection):
         self.stopReading()
         self.stopWriting()
         self._aborted = True
-        self.doRead = self.doWrite = _do_nothing
+        self.doRead = self.doWrite = _do_nothing  # type: ignore[method-assign]  # as Twisted does
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         except OSError:
