@@ -1,0 +1,1 @@
+"""Whole swarms on one Clock, without a socket: virtual links with latency, rates and losses."""
