@@ -29,6 +29,8 @@ class KeptTorrents:
 
     def infohashes(self) -> list[bytes]:
         """Of all the copies there are, oldest first."""
+        if not os.path.isdir(self._directory):
+            return []
         found = []
         for entry in os.scandir(self._directory):
             with contextlib.suppress(ValueError):

@@ -65,8 +65,10 @@ class StateDirectory:
         """All torrents; those whose row is damaged are rebuilt from what is left of them."""
         rows = self._database.rows()
         found = [each for row in rows if (each := self._torrent(row)) is not None]
+        kept = dict.fromkeys(self._kept.infohashes())
         listed = {each.infohash for each in found}
-        strays = [each for each in self._kept.infohashes() if each not in listed]
+        strays = [each for each in kept if each not in listed]
+        self._keep_copies([each for each in found if each.infohash not in kept])
         if all(row.sound for row in rows):
             for infohash in strays:  # never acknowledged, or removed already
                 self._kept.remove(infohash)
@@ -116,6 +118,18 @@ class StateDirectory:
     def _file(self, name: str) -> str:
         return os.path.join(self._path, name)
 
+    def _keep_copies(self, torrents: Sequence[StoredTorrent]) -> None:
+        """Make up for copies that a crash or a full disk has prevented."""
+        for torrent in torrents:
+            try:
+                self._kept.prepare(torrent.infohash, torrent.metainfo)
+            except OSError as error:
+                self._log.warn(
+                    "no copy kept of {torrent}: {error}", torrent=torrent.infohash.hex(), error=error
+                )
+            else:
+                self._settle(torrent.infohash)
+
     def _settle(self, infohash: bytes) -> None:
         """After the commit the torrent is kept, whatever happens to the copy of its file."""
         try:
@@ -128,7 +142,7 @@ class StateDirectory:
     def _open(self) -> Database:
         path = self._file(DATABASE)
         lost = not os.path.exists(path) or os.path.getsize(path) == 0
-        if lost and (self._kept.infohashes() or os.path.exists(self._file(BACKUP))):
+        if lost and (self._kept.infohashes() or os.path.isfile(self._file(BACKUP))):
             return self._recover("the database is gone")
         try:
             return Database(path)
@@ -166,7 +180,7 @@ class StateDirectory:
 
     def _restored(self) -> tuple[Database, str]:
         path, backup = self._file(DATABASE), self._file(BACKUP)
-        if os.path.exists(backup):
+        if os.path.isfile(backup):
             shutil.copyfile(backup, path)
             try:
                 database = Database(path)
