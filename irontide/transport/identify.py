@@ -34,10 +34,14 @@ from zope.interface import implementer
 from irontide.errors import Closed
 from irontide.interfaces import IConnectionRouter, IPeerTransport, IReadiness, ISlot, PeerAddress
 from irontide.transport.slots import Refusal, Slots
+from irontide.transport.vectored import RECEIVE_SIZE
 from irontide.wire.preamble import PREAMBLE_LENGTH, PREFIX, Preamble
 
 IDENTIFY_TIMEOUT = 5.0
 """Seconds from accept to the last byte of the preamble; dripping buys no time."""
+
+STRANGERS_RECEIVE_SIZE = 4096
+"""The most that is read of a connection at a time, and so kept of it, before it is handed over."""
 
 WAITING_ROOM = 64
 """So many identified connections wait for a router that is not ready before accepting pauses."""
@@ -51,6 +55,9 @@ class Acceptor(Structural):
 
     def release(self, who: str) -> None:
         """``who`` has nothing against accepting any more."""
+
+    def stopListening(self) -> object:
+        """Accept nothing for ever."""
 
 
 class _State(Enum):
@@ -85,6 +92,7 @@ class PreambleProtocol:
     def makeConnection(self, transport: ITransport) -> None:
         """Connected: wait for what comes."""
         self.transport = cast(IPeerTransport, transport)
+        self._read_at_most(STRANGERS_RECEIVE_SIZE)
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -132,6 +140,7 @@ class PreambleProtocol:
         """Give the connection to ``successor``, with everything that was received."""
         if self._state is _State.WAITING:
             self.transport.resumeProducing()
+        self._read_at_most(RECEIVE_SIZE)
         received, self._received = self._received, b""
         self._state = _State.SERVED
         self._successor = successor
@@ -139,16 +148,23 @@ class PreambleProtocol:
         successor.dataReceived(received)
 
     def refuse(self, reason: Refusal) -> None:
-        """Close at once, saying nothing, and give the slot back."""
-        self._factory.slots.refusals[reason] += 1
-        self._close()
+        """Close at once, saying nothing, and give the slot back; does nothing to one that is closed."""
+        if not self.closed:
+            self._factory.slots.refusals[reason] += 1
+            self._close()
+            self.slot.release()
+
+    @property
+    def closed(self) -> bool:
+        """The connection is gone, by either side."""
+        return self._state is _State.CLOSED
 
     def give_way(self) -> None:
         """
-        A newcomer needs the slot: close, unless the preamble is here and was only not read yet.
+        A newcomer gets the slot: close, unless the preamble is here and was only not read yet.
 
         Connections that were accepted a moment ago may have spoken since; the flood that pushes them out
-        has not.
+        has not.  (Whoever calls this takes the slot, and counts.)
         """
         descriptor = IReadDescriptor(self.transport, None)
         if descriptor is not None:
@@ -156,12 +172,14 @@ class PreambleProtocol:
         if self._state is _State.COLLECTING:
             self._close()
 
+    def _read_at_most(self, size: int) -> None:
+        self.transport.bufferSize = size  # type: ignore[attr-defined]  # as all of Twisted's have
+
     def _close(self) -> None:
         if self._state is not _State.SERVED:
             self._state = _State.CLOSED
         self._factory._forget(self)
         self.transport.abortConnection()
-        self.slot.release()
 
 
 @implementer(IProtocolFactory)
@@ -268,7 +286,7 @@ class PeerFactory(Factory):
     def _identified(self, protocol: PreambleProtocol) -> None:
         """All of the preamble is here."""
         successor = self._route(protocol, Refusal.UNKNOWN)
-        if successor is None:
+        if successor is None or protocol.closed:
             return
         self._forget(protocol)
         protocol.slot.identified()
@@ -281,11 +299,17 @@ class PeerFactory(Factory):
             self._ask_to_be_woken()
 
     def _route(self, protocol: PreambleProtocol, otherwise: Refusal) -> IProtocol | None:
-        """Ask the router; None if it refuses the connection, which is closed then."""
+        """
+        Ask the router; None if it refuses the connection, which is closed then.
+
+        A router that raises Closed has gone away: that is the end of listening, too.
+        """
         try:
             successor = self._router.route(protocol.preamble, protocol.address, protocol.slot)
         except Closed:
             otherwise, successor = Refusal.CLOSING, None
+            for acceptor in self._acceptors:
+                acceptor.stopListening()
         except Exception:
             self._log.failure("could not route a connection from {address}", address=protocol.address)
             otherwise, successor = Refusal.ERROR, None
@@ -313,7 +337,7 @@ class PeerFactory(Factory):
         while self._waiting and self._ready():
             protocol, _ = self._waiting.popitem(last=False)
             successor = self._route(protocol, Refusal.REMOVED)
-            if successor is not None:
+            if successor is not None and not protocol.closed:
                 self._serve(protocol, successor)
         if self._waiting:
             self._ask_to_be_woken()

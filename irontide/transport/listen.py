@@ -238,11 +238,12 @@ class Listener:
     @property
     def port(self) -> int | None:
         """The port that is listened on, or None while there is none."""
-        return self._ports[0].getHost().port if self._ports else None
+        addresses = self.addresses()
+        return addresses[0].port if addresses else None
 
     def addresses(self) -> list[PeerAddress]:
         """Where connections are taken."""
-        hosts = (port.getHost() for port in self._ports)
+        hosts = (port.getHost() for port in self._ports if port.connected)
         return [PeerAddress(host.host, host.port) for host in hosts]
 
     def listen(self, addresses: Sequence[str], port: int) -> Deferred[None]:

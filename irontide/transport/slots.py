@@ -194,8 +194,9 @@ class Slots:
         """
         Take a slot for an incoming connection, or return None if all are held by identified peers.
 
-        :param evict: called when the connection has to give way to a newcomer.  It must close the
-            connection at once, unless it finds that the connection is identified after all.
+        :param evict: called when the connection has to give way to a newcomer.  It closes the connection
+            at once, and its slot counts as released then; unless it finds that the connection is
+            identified after all, and says so to the slot.
         """
         network = network_of(address.host)
         bound = self._per_loopback if is_loopback(address.host) else self._per_address
