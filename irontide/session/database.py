@@ -167,7 +167,7 @@ class Database:
         found = self._connection.execute(
             "SELECT infohash, metainfo, save_path, added, options, checksum FROM torrents ORDER BY position"
         )
-        return [Row(*row[:5], row[5] == _checksum(row[:5])) for row in found]
+        return [_row(*values) for values in found]
 
     def add(self, torrent: StoredTorrent) -> None:
         """Insert or replace; the position in the list and the progress stay."""
@@ -256,6 +256,11 @@ class Database:
                 self._set_fact("clean", 1)
         finally:
             self._connection.close()
+
+
+def _row(infohash: Any, metainfo: Any, save_path: Any, added: Any, options: Any, checksum: Any) -> Row:
+    sound = checksum == _checksum((infohash, metainfo, save_path, added, options))
+    return Row(infohash, metainfo, save_path, added, options, sound)
 
 
 def dump_options(options: Mapping[str, Any]) -> str:
