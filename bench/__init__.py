@@ -1,0 +1,1 @@
+"""Side by side with libtorrent: see ``python -m bench --help`` and docs/benchmarks.rst."""
