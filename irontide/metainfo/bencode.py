@@ -47,7 +47,8 @@ MIN_INTEGER = -(2**63)
 
 _LENGTH = re.compile(rb"(0|[1-9][0-9]{0,9}):")
 _INTEGER = re.compile(rb"i(0|-?[1-9][0-9]{0,19})e")
-_LIST, _DICT, _END, _INT, _COLON, _ZERO, _NINE = b"ldei:09"
+_DICT, _END, _INT, _COLON, _ZERO, _NINE = b"dei:09"
+_CONTAINERS = b"ld"
 
 
 def encode(value: Value) -> bytes:
@@ -170,7 +171,7 @@ def _decode_at(data: bytes, at: int, depth: int, tokens: int, any_order: bool) -
                 at += 1
             elif first == _INT:
                 value, at = _integer(data, at)
-            elif first == _LIST or first == _DICT:
+            elif first in _CONTAINERS:
                 if len(kinds) >= depth:
                     raise MetainfoError(f"nested too deep at byte {at}")
                 kinds.append(first)

@@ -88,6 +88,8 @@ class Info:
         if not _end(files):
             raise MetainfoError("the torrent has no data")
         if hybrid:
+            if piece_length & (piece_length - 1):
+                raise MetainfoError(f"a piece length of {piece_length}; for v2 it must be a power of two")
             _check_tree(values[b"file tree"])
         return cls(
             name=name,
