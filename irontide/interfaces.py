@@ -163,6 +163,9 @@ class IDisk(Interface):
         :param device: ``st_dev`` of the file system concerned; no device occupies all workers.
         """
 
+    def sync_call(device: int, work: Callable[[], T]) -> Deferred[T]:
+        """Run ``work``, which waits for the medium, apart from the workers and one at a time per device."""
+
 
 class IBuffer(Interface):
     """A piece of pooled memory with one owner."""
