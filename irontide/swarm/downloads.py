@@ -73,7 +73,7 @@ class Downloads:
 
     def __init__(
         self, info: Info, have: Bitfield, picker: Picker, storage: IPieceStorage, pool: SharedPool, limits: Limits,
-        clock: IReactorTime, watcher: Watcher,
+        clock: IReactorTime, watcher: Watcher, may_request: Callable[[], bool] = lambda: True,
     ) -> None:  # fmt: skip
         self.now = clock.seconds()
         self.pool = pool
@@ -85,6 +85,7 @@ class Downloads:
         self._layout = info.layout
         self._clock = clock
         self._limits = limits
+        self._may_request = may_request
         self._watcher = watcher
         self._dealable: dict[int, OpenPiece] = {}
         self._requests: dict[Requests, None] = {}
@@ -134,6 +135,8 @@ class Downloads:
         """Ask a peer for more blocks, if it has room for a batch."""
         room = requests.room()
         if not room or self.stopped or requests.peer.bits is None or not self._may_ask(requests):
+            return
+        if not self._may_request():
             return
         if self._limits.limited:
             self._deal_soon()

@@ -52,15 +52,16 @@ class Requests:
 
     :ivar asked: those still expected, with their open piece.
     :ivar working: the piece that this peer is being asked for just now.
+    :ivar received: bytes of wanted blocks that came and that nobody has counted yet.
     """
 
-    __slots__ = ("_bpp", "_late", "_layout", "_owner", "_scratch", "_target", "asked", "peer", "redundant", "working")
+    __slots__ = ("_bpp", "_late", "_layout", "_owner", "_scratch", "_target", "asked", "peer", "received", "redundant", "working")
 
     def __init__(self, peer: Peer, layout: Layout, owner: Blocks) -> None:
         self.peer = peer
         self.asked: dict[int, OpenPiece] = {}
         self.working: OpenPiece | None = None
-        self.redundant = 0
+        self.received = self.redundant = 0
         self._layout = layout
         self._bpp = -(-layout.piece_length // BLOCK_LENGTH)
         self._owner = owner
@@ -182,7 +183,9 @@ class Requests:
             self._late.pop(key, None)
             found = self._owner.open_piece(piece)
             new = found is not None and found.received(self, block, self._owner.now)
-        if not new:
+        if new:
+            self.received += length
+        else:
             self.redundant += length
         self._owner.block_came(self, found, block, new=new)
 

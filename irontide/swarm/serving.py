@@ -16,7 +16,7 @@ from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.layout import Block, Layout
 from irontide.peer.peer import Peer
 from irontide.peer.uploads import Uploads
-from irontide.swarm.choker import ROUND, Choker
+from irontide.swarm.choker import Choker
 from irontide.swarm.limits import Limits
 from irontide.wire.messages import Cancel, Choke, RejectRequest, Request, Unchoke
 
@@ -63,7 +63,6 @@ class Serving:
         self._uploads: dict[Peer, Uploads] = {}
         self._waiting: list[Callable[[], None]] = []
         self._timer: IDelayedCall | None = None
-        self._choke_due = 0.0
 
     def joined(self, peer: Peer) -> None:
         """A peer may ask from now on."""
@@ -84,12 +83,12 @@ class Serving:
         try:
             block = self._layout.block(request.piece, request.begin, request.length)
         except ProtocolViolation:
-            self._strike(peer)
+            self.strike(peer)
             return
         if block.length > MAX_REQUEST:
             raise ProtocolViolation(f"a request of {block.length} bytes")
         if not self._have[block.piece]:
-            self._strike(peer)
+            self.strike(peer)
             self._reject(peer, block)
         elif peer.am_choking and block.piece not in peer.offered_fast:
             self._reject(peer, block)
@@ -110,7 +109,8 @@ class Serving:
             peer.send(RejectRequest(block.piece, block.begin, block.length))
 
     @staticmethod
-    def _strike(peer: Peer) -> None:
+    def strike(peer: Peer) -> None:
+        """Count something that no well-behaved peer does often."""
         peer.strikes += 1
         if peer.strikes > MAX_STRIKES:
             raise ProtocolViolation("too many invalid requests")
@@ -135,14 +135,19 @@ class Serving:
         for block in self._uploads[peer].clear(peer.offered_fast):
             self._reject(peer, block)
 
+    def interested(self, peer: Peer, seeding: bool) -> None:
+        """A peer wants something: it need not wait for the next round if a slot is free."""
+        self.choke_soon()
+        if sum(not other.am_choking for other in self._uploads) < self._choker.slots:
+            self.choke_round(seeding, self._clock.seconds())
+
     def choke_soon(self) -> None:
         """A slot may be free: fill it at the next tick rather than at the next round."""
-        self._choke_due = 0.0
+        self._choker.due_at_once()
 
     def tick(self, seeding: bool, now: float) -> None:
         """Once a second."""
-        if now >= self._choke_due:
-            self._choke_due = now + ROUND
+        if self._choker.due(now):
             self.choke_round(seeding, now)
         for peer in list(self._uploads):
             self._check_drain(peer, now)

@@ -1,0 +1,163 @@
+"""
+One connection to a peer, from its handshake on: bytes in, messages up; and the one place that catches
+ProtocolViolation.
+
+Between this protocol and the swarm stands the intake of the session.  While it is full (too many disk jobs,
+or this turn of the reactor has taken long enough) parsing stops at the message boundary, the transport is
+paused, and the unparsed rest of the read waits; so the reader of a peer never waits for anybody, and nothing
+is ever dropped.  Blocks need no place in a queue: their memory was reserved when they were requested.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol as TypingProtocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from irontide.errors import Closed, ProtocolViolation, QueueFull
+from irontide.flow import BackpressureQueue, Valve
+from irontide.interfaces import IMessageReceiver, IPeerTransport, ISwarm, PeerAddress
+from irontide.peer.peer import Peer
+from irontide.wire.connection import PeerConnection
+from irontide.wire.messages import Message
+from irontide.wire.preamble import HANDSHAKE_LENGTH, PREAMBLE_LENGTH, Preamble
+
+HANDSHAKE_PATIENCE = 10.0
+"""Seconds from the connection to the last of the 68 bytes."""
+
+HELD_PATIENCE = 5.0
+"""Seconds that a peer may be held before it is disconnected (contract B3)."""
+
+EVENT_BACKLOG = 32
+
+
+class Intake(TypingProtocol):
+    """The consumer that all peers of a session share: it says when it has had enough for now."""
+
+    def full(self) -> bool:
+        """Whether nothing more should be delivered now."""
+
+    def when_room(self, wake: object) -> None:
+        """Call ``wake`` once when there is room again."""
+
+
+@implementer(IMessageReceiver)
+class PeerProtocol(Protocol):
+    """Speaks with one peer; ``transport`` is an IPeerTransport."""
+
+    _log = Logger()
+    transport: IPeerTransport
+
+    def __init__(
+        self, swarm: ISwarm, ours: Preamble, peer_id: bytes, address: PeerAddress, *, incoming: bool,
+        clock: IReactorTime, intake: Intake, max_held: float = HELD_PATIENCE,
+    ) -> None:  # fmt: skip
+        self.peer: Peer | None = None
+        self._swarm = swarm
+        self._ours = ours
+        self._peer_id = peer_id
+        self._address = address
+        self._incoming = incoming
+        self._clock = clock
+        self._intake = intake
+        self._max_held = max_held
+        self._timer: IDelayedCall | None = None
+        self._connection: PeerConnection | None = None
+        self._received = b""
+        self._rest = b""
+        self._reason: str | None = None
+
+    # --- the connection ----------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Wait for the handshake; who dialled speaks first."""
+        self._timer = self._clock.callLater(HANDSHAKE_PATIENCE, self.drop, "no handshake in time")
+        self._valve = Valve(self.transport)
+        if not self._incoming:
+            self._send_handshake()
+
+    def _send_handshake(self) -> None:
+        self.transport.write(self._ours.to_bytes() + self._peer_id)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes of the peer, cut anywhere."""
+        if self._reason is not None:
+            return
+        if self._rest:
+            self._rest += data
+        elif self._connection is not None:
+            self._parse(data)
+        else:
+            self._take_handshake(data)
+
+    def _take_handshake(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) < HANDSHAKE_LENGTH:
+            return
+        data, self._received = self._received, b""
+        try:
+            self._greet(data)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        if len(data) > HANDSHAKE_LENGTH and self._connection is not None:
+            self._parse(data[HANDSHAKE_LENGTH:])
+
+    def _greet(self, data: bytes) -> None:
+        """The handshake is complete: from here on there is a peer."""
+        theirs = Preamble.from_bytes(data[:PREAMBLE_LENGTH])
+        if theirs.infohash != self._swarm.infohash:
+            raise ProtocolViolation("another torrent than was agreed on")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._incoming:
+            self._send_handshake()
+        common = Preamble(
+            bytes(a & b for a, b in zip(theirs.reserved, self._ours.reserved, strict=True)), theirs.infohash
+        )
+        peer_id = data[PREAMBLE_LENGTH:HANDSHAKE_LENGTH]
+        now = self._clock.seconds()
+        self.peer = peer = Peer(self, self._address, common, peer_id, incoming=self._incoming, now=now)
+        self._connection = PeerConnection(
+            self, self._swarm.blocks_of(peer), pieces=self._swarm.pieces, fast=common.fast,
+            extended=common.extensions,
+        )  # fmt: skip
+        self._queue = BackpressureQueue(EVENT_BACKLOG, self._deliver, full=self._intake.full)
+        self._swarm.peer_joined(peer)
+
+    # --- parsing -----------------------------------------------------------------------------------------
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what was received, as far as the intake takes it."""
+        connection, peer = self._connection, self.peer
+        assert connection is not None and peer is not None
+        before = peer.download.total
+        try:
+            used = connection.receive(data)
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        except (Closed, QueueFull) as error:
+            self.drop(f"intake: {type(error).__name__}")
+            return
+        if self._reason is not None:
+            return
+        if used < len(data):
+            self._rest = data[used:]
+            self._hold()
+        self._swarm.read_done(peer, len(data))
+
+    def message_received(self, message: Message) -> None:
+        """A message is parsed; a full intake stops the parsing behind it."""
+        self._queue.put(message)
+        if self._queue.depth:
+            assert self._connection is not None
+            self._connection.held = True
+
+    def _deliver(self, message: Message) -> None:
+        self._swarm.message_received(self.peer, message)

@@ -1,0 +1,64 @@
+"""What all torrents of a session share; handed to each of them whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from irontide.flow import TokenBucket
+from irontide.interfaces import IDisk, IPeerSource, Progress
+from irontide.metainfo.info import Info
+from irontide.peer.protocol import Intake
+from irontide.settings import Settings
+from irontide.storage.buffers import BufferPool
+from irontide.storage.file_storage import FileStorage
+from irontide.storage.files import OpenFiles
+from irontide.swarm.connector import Dials
+
+
+class Commits(Protocol):
+    """Makes progress durable: data first, then the bits that speak of it."""
+
+    def note(self, torrent: Any, written: int) -> None:
+        """``torrent`` has ``written`` more bytes to commit; within a second it will be asked to."""
+
+    def commit(self, progress: Progress) -> Deferred[None]:
+        """Commit now, with whatever else is ready; the data must be synced already."""
+
+    def forget(self, torrent: Any) -> Deferred[None]:
+        """Take ``torrent`` off the list; fires when no sync or commit of it is under way."""
+
+    def progress(self, infohash: bytes) -> Deferred[Progress | None]:
+        """The last that was committed."""
+
+    def may_request(self) -> bool:
+        """False once too much is uncommitted for too long because the store refuses."""
+
+
+@frozen
+class Shared:
+    """The session as a torrent sees it."""
+
+    clock: IReactorTime
+    disk: IDisk
+    open_files: OpenFiles
+    download_pool: BufferPool
+    upload_pool: BufferPool
+    download_limit: TokenBucket
+    upload_limit: TokenBucket
+    dials: TokenBucket
+    dialer: Dials
+    sources: Sequence[IPeerSource]
+    commits: Commits
+    intake: Intake
+    peer_id: bytes
+    port: Callable[[], int | None]
+    settings: Callable[[], Settings]
+    boot_id: str
+    random: Random
+    storage: Callable[[Info, str, Sequence[bool], Mapping[int, tuple[str, ...]]], FileStorage]
