@@ -1,0 +1,6 @@
+"""Sphinx: ``python -m sphinx docs build/docs``."""
+
+project = "irontide"
+extensions: list[str] = []
+exclude_patterns = ["newsfragments"]
+html_theme = "alabaster"
