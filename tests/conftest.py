@@ -88,6 +88,15 @@ def logged_errors(request: pytest.FixtureRequest) -> Iterator[LoggedErrors]:
         pytest.fail("\n".join(left + lost), pytrace=False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run in an empty folder, as trial does: ``mktemp`` of its TestCases makes files where it is."""
+    here = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(here)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare the list of missing clients, and say where the time goes."""
     config.stash[missing_key] = {}
