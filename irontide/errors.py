@@ -87,6 +87,18 @@ class TrackerError(IrontideError):
     """An announce or scrape that failed; the text is fit to be shown to the user, without secrets."""
 
 
+class FetchError(IrontideError):
+    """
+    Something could not be fetched over HTTP; the text is fit to be shown to the user, without secrets.
+
+    :ivar status: the status that the server answered, or None where there was no answer worth the name.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class QueueFull(IrontideError):
     """A bounded queue is at its cap and its consumer has no room."""
 
