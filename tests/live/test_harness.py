@@ -9,7 +9,7 @@ import pytest
 
 from tests.live.clients import Aria2, Client, Libtorrent, Transmission, wait_until
 from tests.live.conftest import Start
-from tests.live.liar import Liar
+from tests.live.scripted_seed import ScriptedSeed
 from tests.live.torrents import Made, differences
 
 PAIRS = [
@@ -37,15 +37,13 @@ def test_transfer(
 def test_a_liar_is_found_out(start: Start, made: Callable[[str], Made], tmp_path: Path) -> None:
     """libtorrent refuses what the liar tells it, so the liar does lie, and serves the rest rightly."""
     torrent = made("single")
-    liar, honest, target = Liar(torrent), start(Libtorrent), start(Libtorrent)
-    try:
-        honest.seed(torrent.torrent, torrent.folder)
+    honest, target = start(Libtorrent), start(Libtorrent)
+    honest.seed(torrent.torrent, torrent.folder)
+    with ScriptedSeed(torrent, lie_every=100) as liar:
         target.download(torrent.torrent, tmp_path / "got", [liar.address])
         wait_until(lambda: target.status()["failed"] > 0, "a failed piece")
         target.connect(honest.address)
         target.wait_complete()
-    finally:
-        liar.stop()
     target.stop()
     assert liar.lies
     assert differences(torrent, tmp_path / "got") == []
