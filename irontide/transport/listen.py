@@ -97,6 +97,22 @@ class PeerPort(tcp.Port):
     factory: PeerFactory
     reserve: DescriptorReserve
 
+    @classmethod
+    def on(
+        cls, reactor: Any, listening: socket.socket, factory: PeerFactory, reserve: DescriptorReserve
+    ) -> PeerPort:
+        """
+        Accept connections on a socket that listens already, and close it in the end.
+
+        ``_preexistingSocket`` is what ``reactor.adoptStreamPort`` sets as well, on Twisted's own Port.
+        """
+        host, number = listening.getsockname()[:2]
+        port = cls(number, factory, BACKLOG, host, reactor)
+        port._preexistingSocket = listening
+        port.reserve = reserve
+        port.startListening()
+        return port
+
     def startListening(self) -> None:
         """As Twisted's."""
         self._holders: set[str] = set()
@@ -306,10 +322,7 @@ class Listener:
 
     def _start(self, opened: socket.socket) -> None:
         self._reserve.take()
-        port = PeerPort._fromListeningDescriptor(self._reactor, opened.fileno(), opened.family, self._factory)
-        opened.close()
-        port.reserve = self._reserve
-        port.startListening()
+        port = PeerPort.on(self._reactor, opened, self._factory, self._reserve)
         self._ports.append(port)
         self._factory.attach(port)
 
@@ -317,15 +330,17 @@ class Listener:
         """
         Close the sockets; fires when that is done, which takes no longer than a turn of the reactor.
 
-        Connections that were handed over live on.  Should closing take 5 s, fails with TimeoutError.
+        Connections that were handed over live on.  Should closing take 5 s, it goes on, but this fails
+        with Twisted's TimeoutError.
         """
         ports, self._ports = self._ports, []
         for port in ports:
             self._factory.detach(port)
+        stopped: Deferred[None] = Deferred()
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
-        closed.addTimeout(STOP_DEADLINE, self._reactor)
-        return closed.addBoth(self._stopped)
+        closed.addBoth(self._closed).chainDeferred(stopped)
+        return stopped.addTimeout(STOP_DEADLINE, self._reactor)
 
-    def _stopped(self, result: Any) -> Any:
+    def _closed(self, result: Any) -> Any:
         self._reserve.let_go()
         return result if isinstance(result, Failure) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EAGAIN
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReadDescriptor
@@ -113,3 +114,51 @@ class FakeAcceptor:
 
     def stopListening(self) -> None:
         self.stopped = True
+
+
+class FakeSocket:
+    """A connected socket on which nothing happens."""
+
+    def __init__(self, number: int = 7) -> None:
+        self.number = number
+        self.closed = False
+
+    def fileno(self) -> int:
+        return -1 if self.closed else self.number
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking
+
+    def setsockopt(self, *args: object) -> None:
+        pass
+
+    def recv(self, size: int) -> bytes:
+        raise BlockingIOError(EAGAIN, "nothing has arrived")
+
+    def shutdown(self, how: int) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeListeningSocket(FakeSocket):
+    """A listening socket with a script: what the next calls of accept return or raise."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 6881) -> None:
+        super().__init__()
+        self.name = (host, port, 0, 0) if ":" in host else (host, port)
+        self.script: list[OSError | FakeSocket] = []
+        self.accepts = 0
+
+    def getsockname(self) -> tuple[object, ...]:
+        return self.name
+
+    def accept(self) -> tuple[FakeSocket, tuple[object, ...]]:
+        self.accepts += 1
+        if not self.script:
+            raise BlockingIOError(EAGAIN, "nobody there")
+        result = self.script.pop(0)
+        if isinstance(result, OSError):
+            raise result
+        return result, ("192.0.2.7", 40000 + self.accepts)

@@ -400,7 +400,7 @@ class WaitingTests(Case):
             self.connect(STREAM)
 
         class Fills(Remembers):
-            def connectionMade(peer) -> None:  # noqa: N805
+            def connectionMade(peer) -> None:
                 self.busy.ready = False
 
         self.busy.make = Fills

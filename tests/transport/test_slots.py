@@ -232,9 +232,13 @@ class UnidentifiedTests(SynchronousTestCase):
 class ExactnessTests(SynchronousTestCase):
     @given(
         st.integers(1, 12),
-        st.lists(st.tuples(st.sampled_from(["accept", "dial", "identify", "release", "cap"]), st.integers(0, 40))),
+        st.lists(
+            st.tuples(st.sampled_from(["accept", "dial", "identify", "release", "cap"]), st.integers(0, 40))
+        ),
     )
-    def test_whatever_happens_the_count_is_that_of_the_open(self, limit: int, steps: list[tuple[str, int]]) -> None:
+    def test_whatever_happens_the_count_is_that_of_the_open(
+        self, limit: int, steps: list[tuple[str, int]]
+    ) -> None:
         """L13, L14: never above the cap while it is not lowered, and 0 when all are closed."""
         slots = Slots(limit, per_address=3)
         opened: list[Slot] = []
