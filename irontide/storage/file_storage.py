@@ -1,14 +1,14 @@
 """
 The bytes of one torrent in files: what the rest of irontide sees of ``storage``.
 
-Everything that may wait for a disk is a job of ``IDisk`` on plain values; this module only says which job, and
-which may run beside which (``gate``).  What the jobs do is in ``writes``, ``reads``, ``verify``, ``check``,
-``wanted`` and ``move``.
+Everything that may wait for a disk is a job of ``IDisk`` on plain values; this module only says which job it
+is, and which may run beside which (``gate``).  What the jobs do: ``writes``, ``reads``, ``verify``,
+``check``, ``wanted`` and ``move``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -17,11 +17,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.errors import StorageError
-from irontide.interfaces import Chunk, IBuffer, IDisk, IPieceStorage, Verdict
+from irontide.interfaces import Chunk, FileStat, IBuffer, IDisk, IPieceStorage, Verdict
 from irontide.metainfo.info import Info
+from irontide.storage import move as move_jobs
 from irontide.storage import reads, verify, writes
+from irontide.storage import wanted as wanted_jobs
 from irontide.storage.beneath import RelativePath
 from irontide.storage.buffers import Buffer, BufferPool
+from irontide.storage.check import Check
 from irontide.storage.files import OpenFiles
 from irontide.storage.gate import Gate
 from irontide.storage.places import Places
@@ -147,52 +150,136 @@ class FileStorage:
 
     def sync(self) -> Deferred[None]:
         """See IPieceStorage; also the directories of new files."""
-        return self._entered(
-            self._gate.shared, lambda: self._disk.sync_call(self.device, partial(writes.sync, self._places))
-        )
+        return _shielded(self._gate.shared(partial(self._call, partial(writes.sync, self._places), True)))
 
     def flush_dirty_files(self) -> Deferred[None]:
         """Another name of ``sync``."""
         return self.sync()
 
     def close(self) -> Deferred[None]:
-        """See IPieceStorage."""
-        return self._entered(
-            self._gate.close,
-            lambda: self._disk.call(self.device, partial(self._places.open_files.forget, self._places.tree)),
+        """See IPieceStorage; everything asked for after it fails with StorageError."""
+        places = self._places
+        return _shielded(
+            self._gate.close(
+                lambda: self._disk.call(places.device, partial(places.open_files.forget, places.tree))
+            )
         )
+
+    # --- the files as such ---
+
+    def prepare(self) -> Deferred[None]:
+        """
+        Make the root, the directories and the wanted empty files; allocate what is to be.
+
+        What exists is left as it is, to be checked.  Needed once before the first write, because writing
+        never makes the root: where a disk is not mounted nothing must be put in its place.
+        """
+        return self._alone(
+            partial(wanted_jobs.prepare, self._places, self._preallocate == "full"), synced=True
+        )
+
+    def stats(self) -> Deferred[dict[int, FileStat]]:
+        """Size and mtime of the files that exist, by index."""
+        return self._shared(self._stat_all)
+
+    def _stat_all(self) -> dict[int, FileStat]:
+        places = self._places
+        found = ((file, places.stat(file)) for file in places.files())
+        return {file: FileStat(stat.st_size, stat.st_mtime_ns) for file, stat in found if stat is not None}
+
+    def missing_root(self) -> Deferred[bool]:
+        """
+        Tell whether nothing of the torrent is there: neither a file of it nor its part file.
+
+        True of a torrent that has pieces means that its disk is not mounted, rather than that somebody
+        deleted each file.
+        """
+        return self._shared(lambda: not wanted_jobs.any_file_exists(self._places))
+
+    def check(self, pieces: Iterable[int], found: Callable[[int, bool], None]) -> Check:
+        """
+        Hash ``pieces`` on disk, several at a time.
+
+        :param found: is told of each piece, in the order in which they are done.
+        """
+        check = Check(self._places, self._shared, pieces, found)
+        check.start()
+        return check
+
+    def set_wanted(self, wanted: Sequence[bool]) -> Deferred[None]:
+        """
+        Change which files are wanted.
+
+        A file that becomes wanted is made of what the part file has of it; one that is no longer wanted
+        stays if it exists.
+        """
+        job = partial(wanted_jobs.set_wanted, self._places, list(wanted), self._preallocate == "full")
+        return self._alone(job, synced=True)
+
+    def move(self, new_root: str, progress: Callable[[int, int], None] | None = None) -> Deferred[None]:
+        """
+        Have the files below ``new_root``; if that fails, everything is where it was.
+
+        :param progress: told now and then how many bytes of how many are moved.
+        """
+        move = move_jobs.Move(self._places, new_root)
+        return _shielded(self._gate.exclusive(lambda: Deferred.fromCoroutine(self._move(move, progress))))
+
+    async def _move(self, move: move_jobs.Move, progress: Callable[[int, int], None] | None) -> None:
+        try:
+            device = await self._call(move.begin)
+            while await self._call(move.step):
+                if progress is not None:
+                    progress(move.moved, move.total)
+            await self._disk.sync_call(device, move.sync)
+        except Exception as error:
+            await self._call(partial(move.undo, error))
+            raise
+        await self._call(move.settle)
+        if progress is not None:
+            progress(move.total, move.total)
+
+    def rename(self, file: int, new_path: RelativePath) -> Deferred[None]:
+        """Give a file another path below the root; if that fails, everything is as it was."""
+        return self._alone(partial(move_jobs.rename_file, self._places, file, new_path), synced=True)
+
+    def delete(self) -> Deferred[None]:
+        """Remove the torrent's own files, and directories that are empty then."""
+        return self._alone(partial(move_jobs.delete, self._places))
 
     # --- jobs ---
 
     def _shared(self, job: Callable[[], T]) -> Deferred[T]:
         """Run a job that others may run beside."""
-        return self._entered(self._gate.shared, partial(self._call, job))
+        return _shielded(self._gate.shared(partial(self._call, job)))
 
-    def _alone(self, job: Callable[[], T]) -> Deferred[T]:
-        """Run a job that changes where bytes lie."""
-        return self._entered(self._gate.exclusive, partial(self._call, job))
+    def _alone(self, job: Callable[[], T], *, synced: bool = False) -> Deferred[T]:
+        """
+        Run a job that changes where bytes lie.
 
-    def _call(self, job: Callable[[], T]) -> Deferred[T]:
+        :param synced: it waits for the medium and runs in the thread for that.
+        """
+        return _shielded(self._gate.exclusive(partial(self._call, job, synced)))
+
+    def _call(self, job: Callable[[], T], synced: bool = False) -> Deferred[T]:
         places = self._places
-        if places.placed:
-            return self._disk.call(places.device, job)
+        if not places.placed:
+            return self._disk.call(places.device, places.ensure_placed).addCallback(
+                lambda _: self._run(job, synced)
+            )
+        return self._run(job, synced)
 
-        def placed_first() -> T:
-            places.ensure_placed()
-            return job()
+    def _run(self, job: Callable[[], T], synced: bool) -> Deferred[T]:
+        run = self._disk.sync_call if synced else self._disk.call
+        return run(self._places.device, job)
 
-        return self._disk.call(places.device, placed_first)
 
-    @staticmethod
-    def _entered(
-        enter: Callable[[Callable[[], Deferred[T]]], Deferred[T]], start: Callable[[], Deferred[T]]
-    ) -> Deferred[T]:
-        """
-        Have the gate start an operation.
+def _shielded(operation: Deferred[T]) -> Deferred[T]:
+    """
+    A Deferred of the caller's own for what ``operation`` brings.
 
-        The result is a Deferred of its own: cancelling it must not make the gate believe that the job is
-        done, because nothing stops a worker.
-        """
-        result: Deferred[T] = Deferred()
-        enter(start).chainDeferred(result)
-        return result
+    Cancelling it must not make the gate believe that the job is done: nothing stops a worker.
+    """
+    result: Deferred[T] = Deferred()
+    operation.chainDeferred(result)
+    return result

@@ -154,7 +154,13 @@ class Places:
 
     def stat(self, file: int) -> os.stat_result | None:
         """The stat of a file at its path, or None."""
-        path = self.paths[file]
+        return self._stat(self.paths[file])
+
+    def exists(self, path: RelativePath) -> bool:
+        """Tell whether anything is at ``path``."""
+        return self._stat(path) is not None
+
+    def _stat(self, path: RelativePath) -> os.stat_result | None:
         with self.errors(path):
             try:
                 with self.open_files.root(self.tree) as root:
@@ -197,7 +203,7 @@ class Places:
     @contextmanager
     def _open_for_writing(self, path: RelativePath) -> Iterator[int]:
         use = self.open_files.use
-        if self.open_files.is_writable(self.tree, path) or self._exists(path):
+        if self.open_files.is_writable(self.tree, path) or self.exists(path):
             with use(self.tree, path, write=True) as fd:
                 yield fd
             return
@@ -205,10 +211,6 @@ class Places:
         with use(self.tree, path, write=True, create=True) as fd:
             self._note_directories([path[:-1]])
             yield fd
-
-    def _exists(self, path: RelativePath) -> bool:
-        with self.open_files.root(self.tree) as root:
-            return stat_file(root, path) is not None
 
     def make_directory(self, path: RelativePath) -> None:
         """Make a directory below the root with those above it, and note them as not synced."""
@@ -242,6 +244,11 @@ class Places:
             self._unsynced.clear()
             self._unsynced_directories.clear()
         return taken
+
+    def forget_unsynced_directories(self) -> None:
+        """They are synced, or are not where they were."""
+        with self._lock:
+            self._unsynced_directories.clear()
 
     def give_back_unsynced(self, unsynced: Unsynced) -> None:
         """The sync failed: nothing of it counts as clean."""

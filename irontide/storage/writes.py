@@ -5,6 +5,7 @@ Jobs that write and sync, run in worker threads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from attrs import define
 
@@ -74,7 +75,11 @@ def sync(places: Places) -> None:
             with places.errors(path), places.open_files.use(places.tree, path) as fd:
                 system.fdatasync(fd)
         for directory in sorted(unsynced.directories):
-            with places.errors(directory), places.open_files.root(places.tree) as root:
+            with (
+                places.errors(directory),
+                suppress(FileNotFoundError),  # then what was in it is missing too, and says so itself
+                places.open_files.root(places.tree) as root,
+            ):
                 system.sync_directory(root, directory)
     except BaseException:
         places.give_back_unsynced(unsynced)
