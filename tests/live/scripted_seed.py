@@ -14,7 +14,6 @@ import struct
 import threading
 import time
 from hashlib import sha1
-from pathlib import Path
 from typing import BinaryIO
 
 import libtorrent
@@ -101,9 +100,13 @@ class ScriptedSeed:
             threading.Thread(target=self._serve, args=(connection, number), daemon=True).start()
 
     def _serve(self, connection: socket.socket, number: int) -> None:
-        with contextlib.suppress(OSError, EOFError):  # the peer has gone, or we were stopped
-            with connection, connection.makefile("rb") as stream, Path(self._made.content).open("rb") as file:
-                self._talk(connection, stream, file, number)
+        with (
+            contextlib.suppress(OSError, EOFError),  # the peer has gone, or we were stopped
+            connection,
+            connection.makefile("rb") as stream,
+            self._made.content.open("rb") as file,
+        ):
+            self._talk(connection, stream, file, number)
 
     def _talk(self, connection: socket.socket, stream: BinaryIO, file: BinaryIO, number: int) -> None:
         handshake = _exactly(stream, 68)
