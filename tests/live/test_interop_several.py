@@ -9,7 +9,7 @@ from tests.conftest import FULL
 from tests.live.clients import Aria2, Irontide, Libtorrent
 from tests.live.conftest import Start
 from tests.live.scripted_seed import ScriptedSeed
-from tests.live.torrents import MiB, Made, differences, single
+from tests.live.torrents import Made, MiB, differences, single
 
 
 def test_the_liar_is_banned_and_nobody_else(start: Start, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.live.clients import Irontide, wait_until
 from tests.live.conftest import Start
 from tests.live.scripted_seed import ScriptedSeed, Sent
 from tests.live.state import Committed, committed, wrong_pieces
-from tests.live.torrents import KiB, MiB, Made, single
+from tests.live.torrents import KiB, Made, MiB, single
 
 KILLS = 200 if FULL else 8
 RATE = 4 * MiB
