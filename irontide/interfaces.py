@@ -262,6 +262,17 @@ class IAnnouncement(Interface):
         """How many addresses would be welcome; 0 while none are."""
 
 
+class IFetcher(Interface):
+    """Gets small things over HTTP and HTTPS."""
+
+    def fetch(url: str, *, deadline: float) -> Deferred[bytes]:
+        """
+        Return the body at ``url``; cancelling closes the connection.
+
+        Fails with FetchError, and with nothing else: in at most ``deadline`` seconds, whoever answers.
+        """
+
+
 class IPeerSource(Interface):
     """A way to find peers."""
 

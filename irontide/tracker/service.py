@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -22,10 +23,10 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from irontide.errors import Closed, FetchError, TrackerError
-from irontide.interfaces import IAnnouncement, IPeerSource
+from irontide.interfaces import IAnnouncement, IFetcher, IPeerSource
 from irontide.tracker.announce import AnnounceReply, Event, Scrape, TrackerStatus
 from irontide.tracker.announced import AnnouncedTorrent, Found, Identity
 from irontide.tracker.due import DueTimes
@@ -44,17 +45,6 @@ SURPRISE = 300.0
 
 Outcome = tuple[float, AnnounceReply | None]
 """Of a round: the seconds until the next, and what was answered, if anything."""
-
-
-class IFetcher(Interface):
-    """Gets small things over HTTP and HTTPS."""
-
-    def fetch(url: str, *, deadline: float) -> Deferred[bytes]:
-        """
-        Return the body at ``url``; cancelling closes the connection.
-
-        Fails with FetchError, and with nothing else: in at most ``deadline`` seconds, whoever answers.
-        """
 
 
 @define(eq=False)
@@ -274,9 +264,7 @@ class TrackerService:
         return gatherResults(said, consumeErrors=True).addTimeout(GOODBYE_DEADLINE, self._reactor)
 
     async def _say_stopped(self, torrent: AnnouncedTorrent, tracker: Tracker) -> None:
-        def url() -> str:
-            return torrent.url(tracker, Event.STOPPED, self._identity)
-
+        url = partial(torrent.url, tracker, Event.STOPPED, self._identity)
         try:
             await self._ask(tracker.host, url, Priority.USER)
         except (FetchError, TrackerError, CancelledError) as error:
@@ -305,10 +293,8 @@ class TrackerService:
             if not tracker.usable or self._queues.blocked_until(tracker.host) > self._reactor.seconds():
                 continue
             try:
-                url = scrape_url(tracker.url, infohash)
-                size = parse_scrape(
-                    await self._ask(tracker.host, lambda url=url: url, Priority.USER), infohash
-                )
+                url = partial(scrape_url, tracker.url, infohash)
+                size = parse_scrape(await self._ask(tracker.host, url, Priority.USER), infohash)
             except (FetchError, TrackerError) as error:
                 reason = without_secrets(str(error), tracker.url)
             else:
