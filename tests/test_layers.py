@@ -28,7 +28,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("session",),
     ("api",),
     ("service",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 """From L0 up; a name is a package or a module directly below irontide/."""
 
