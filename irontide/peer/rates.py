@@ -2,8 +2,8 @@
 How fast bytes flow, and how many did.
 
 A sliding window of whole seconds instead of an exponential average: it costs an addition for each read,
-says the true mean of a steady stream from its first second on, and is exactly zero when a stream has been
-silent for as long as the window, so that nobody needs a threshold for "idle".
+says the mean of a steady stream within 4 % from its first second on, and is exactly zero when a stream has
+been silent for as long as the window, so that nobody needs a threshold for "idle".
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """
 Who may download from us.
 
-While we download ourselves, the peers that give most get most; one slot in five (one at least) is *optimistic*:
-it goes round among the others, whatever they give, newcomers three times as likely, for 30 s each.  That is how
-we find better peers, how peers that have nothing yet come to something, and the only way back for a peer that
-snubs us.  Once we only seed, a quarter of the slots goes to those who take fastest, because they spread it
-soonest; the others go round in turns of a minute.
+While we download ourselves, the peers that give most get most; one slot in five (one at least) is
+*optimistic*: it goes round among the others, whatever they give, newcomers three times as likely, for 30 s
+each.  That is how we find better peers, how peers that have nothing yet come to something, and the only way
+back for a peer that snubs us.  Once we only seed, a quarter of the slots goes to those who take fastest,
+because they spread it soonest; the others go round in turns of a minute.
 
 The optimistic slots go round in laps: nobody has a second turn before everybody who waits had one.  So chance
 decides the order, and never that somebody starves.

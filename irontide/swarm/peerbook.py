@@ -36,7 +36,7 @@ RESTS = {
     "that is ourselves": 3600.0,
 }
 # Sources in the order in which their addresses are tried; others come last.
-RANKS = {"user": 0, "lsd": 1, "incoming": 2, "tracker": 3, "pex": 4, "dht": 5}
+RANKS = {"user": 0, "lsd": 1, "incoming": 2, "tracker": 2, "pex": 3, "dht": 4}
 
 
 @define(eq=False)
@@ -81,6 +81,7 @@ class PeerBook:
         self._connected: Counter[PeerAddress] = Counter()
         self._banned: dict[str, None] = {}
         self._own: frozenset[PeerAddress] = frozenset()
+        self._dialled: dict[PeerAddress, float] = {}  # lately, even if they have given way since
         self._count = 0  # numbers and tokens given out
         self._waiting: list[tuple[float, int, _Entry]] = []  # heap by due time
         self._ready: list[tuple[int, int, int, _Entry]] = []  # heap of those that are due, best first
@@ -166,7 +167,7 @@ class PeerBook:
         entry = self._entries.get(address)
         if entry is not None:
             entry.token = None
-            entry.proven = True
+            entry.proven = entry.proven or entry.dialled_at is not None
 
     def failed(self, address: PeerAddress, now: float) -> None:
         """Note that nobody could be reached there."""
@@ -183,7 +184,8 @@ class PeerBook:
         is not asked each minute; any other forgives the failures before.
         """
         self._connected[address] -= 1
-        self._connected += Counter()  # without what has come to zero
+        if self._connected[address] <= 0:
+            del self._connected[address]
         entry = self._entries.get(address)
         if entry is None:
             return
@@ -224,7 +226,7 @@ class PeerBook:
             return None
         entry = heappop(self._ready)[-1]
         entry.token = None
-        entry.dialled_at = now
+        entry.dialled_at = self._dialled[entry.address] = now
         return entry.address
 
     def next_time(self, now: float) -> float | None:
@@ -236,6 +238,8 @@ class PeerBook:
 
     def _advance(self, now: float) -> None:
         """Move what is due from the waiting to the ready, and clear both heads of what is no longer valid."""
+        for address in [address for address, when in self._dialled.items() if when <= now - REDIAL]:
+            del self._dialled[address]
         waiting, ready = self._waiting, self._ready
         while waiting and (waiting[0][0] <= now or not self._valid(*waiting[0][-2:])):
             _, token, entry = heappop(waiting)
@@ -264,10 +268,15 @@ class PeerBook:
         self._count += 1
         entry = self._entries[address] = _Entry(address, self._count, rank, trusted)
         if not self._connected[address]:
-            self._wait_until(entry, now)
+            again = self._dialled.get(address, now - REDIAL) + REDIAL
+            self._wait_until(entry, now if trusted else max(now, again))
 
     def _make_room(self, count: int, rank: int) -> int:
-        """Let the worst go, as far as they are worth no more than hearsay of ``rank``; return what there is room for."""
+        """
+        Return how many of ``count`` new addresses there is room for.
+
+        The worst of the old ones go, as far as they are worth no more than hearsay of ``rank``.
+        """
         room = self.limit - len(self._entries)
         if room < count:
             going = [

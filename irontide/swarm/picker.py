@@ -27,11 +27,12 @@ _SPREAD = 256  # equally good pieces are drawn from windows of so many pieces
 
 
 def piece_priorities(layout: Layout, files: Sequence[int]) -> list[int]:
-    """Return the priority of each piece: the highest of the files that share it; 0 is unwanted."""
+    """Return the priority of each piece: the highest of the files that share it, padding left aside."""
     priorities = [0] * layout.pieces
     for file, priority in enumerate(files):
-        for piece in layout.pieces_of(file):
-            priorities[piece] = max(priorities[piece], priority)
+        if priority and not layout.files[file].pad:
+            for piece in layout.pieces_of(file):
+                priorities[piece] = max(priorities[piece], priority)
     return priorities
 
 
@@ -63,9 +64,8 @@ class Picker:
         self._random = random
         self._sequential = sequential
         self._availability = Availability()
-        self._have = have.as_int()
-        self._had = have.count
-        self._open = 0
+        self._have = have.copy()
+        self._open: set[int] = set()
         self._put_back = 0  # free pieces that were open before
         self._priorities = b""
         self._free: list[int] = []  # by priority
@@ -90,24 +90,26 @@ class Picker:
         if len(priorities) != self._pieces:
             raise ValueError(f"{len(priorities)} priorities for {self._pieces} pieces")
         levels = bytes(priorities)
-        if max(levels, default=0) > HIGHEST_PRIORITY:
+        if max(levels) > HIGHEST_PRIORITY:
             raise ValueError(f"priority {max(levels)}")
-        taken = self._have | self._open
+        taken = self._have.as_int()
+        for piece in self._open:
+            taken |= self._bit(piece)
         self._priorities = levels
         self._free = [_without(self._set_of(levels, level), taken) for level in range(HIGHEST_PRIORITY + 1)]
         self._wanted = self._all ^ self._set_of(levels, 0)
-        self.left = _without(self._wanted, self._have).bit_count()
+        self.left = _without(self._wanted, self._have.as_int()).bit_count()
         self._shortlist.clear()
 
     def wanted(self, piece: int) -> bool:
         """Tell whether ``piece`` is wanted and not had."""
-        return self._priorities[piece] > 0 and not self._have & self._bit(piece)
+        return self._priorities[piece] > 0 and not self._have[piece]
 
     def interesting(self, bits: Bitfield) -> bool:
         """Tell whether a peer with ``bits`` has any piece that is wanted and not had, open or not."""
         if not self.left or bits.complete:
             return self.left > 0
-        return bool(_without(self._wanted & bits.as_int(), self._have))
+        return bool(_without(self._wanted & bits.as_int(), self._have.as_int()))
 
     # --- who has what
 
@@ -142,9 +144,11 @@ class Picker:
         return self.seeds + self._availability.count(self._bit(piece))
 
     def distributed_copies(self) -> float:
-        """Return how many whole copies the peers have among them; the fraction is of pieces found once more."""
-        if not self._pieces:
-            return float(self.seeds)
+        """
+        Return how many whole copies the peers have among them.
+
+        The whole part is of the rarest pieces, the fraction tells how many pieces there are more of.
+        """
         rarest = self._availability.rarest(self._all)
         copies = self._availability.count(1 << (rarest.bit_length() - 1))
         return self.seeds + copies + 1 - rarest.bit_count() / self._pieces
@@ -154,39 +158,35 @@ class Picker:
     def opened(self, piece: int) -> None:
         """Note that the blocks of ``piece`` are being collected."""
         self._take(piece)
-        self._open |= self._bit(piece)
+        self._open.add(piece)
 
     def put_back(self, piece: int) -> None:
         """Note that an open piece was closed unfinished, or failed its hash."""
-        bit = self._bit(piece)
-        self._open = _without(self._open, bit)
-        if not self._have & bit:
+        self._open.discard(piece)
+        if not self._have[piece]:
+            bit = self._bit(piece)
             self._free[self._priorities[piece]] |= bit
             self._put_back |= bit
             self._shortlist.clear()
 
     def got(self, piece: int) -> None:
         """Note that ``piece`` passed its hash."""
-        bit = self._bit(piece)
-        if self._have & bit:
+        if self._have[piece]:
             return
         self._take(piece)
-        self._open = _without(self._open, bit)
-        self._have |= bit
-        self._had += 1
+        self._open.discard(piece)
+        self._have.set(piece)
         if self._priorities[piece]:
             self.left -= 1
-        if self._had == RANDOM_FIRST:
+        if self._have.count == RANDOM_FIRST:
             self._shortlist.clear()
 
     def lost(self, piece: int) -> None:
         """Note that a piece that was had is not what it was on disk any more."""
-        bit = self._bit(piece)
-        if not self._have & bit:
+        if not self._have[piece]:
             return
-        self._have ^= bit
-        self._had -= 1
-        self._free[self._priorities[piece]] |= bit
+        self._have.clear(piece)
+        self._free[self._priorities[piece]] |= self._bit(piece)
         if self._priorities[piece]:
             self.left += 1
         self._shortlist.clear()
@@ -197,7 +197,7 @@ class Picker:
         """
         Return the best free and wanted piece of a peer with ``bits``, or None if it has none.
 
-        Asking changes nothing: the answer is the same until something is told.
+        Asking changes nothing; ``opened`` does.
 
         :param allowed: ask for one of these only (the allowed fast set of a peer that chokes us).
         """
@@ -228,7 +228,7 @@ class Picker:
             if self._sequential:
                 return 1 << (best.bit_length() - 1)
             best = best & self._put_back or best
-            return best if self._had < RANDOM_FIRST else self._availability.rarest(best)
+            return best if self._have.count < RANDOM_FIRST else self._availability.rarest(best)
         return 0
 
     def _draw(self, pieces: int) -> Iterator[int]:
@@ -264,7 +264,7 @@ class Picker:
     def _set_of(self, levels: bytes, level: int) -> int:
         """Return the set of pieces whose priority is ``level``."""
         digits = levels.translate(bytes(49 if value == level else 48 for value in range(256)))
-        return int(digits or b"0", 2) << (self._top + 1 - self._pieces)
+        return int(digits, 2) << (self._top + 1 - self._pieces)
 
 
 def _without(pieces: int, others: int) -> int:

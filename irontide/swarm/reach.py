@@ -37,7 +37,7 @@ class Reach(IntEnum):
 
 
 def parse(host: str) -> _IP | None:
-    """Return the address that ``host`` spells, an IPv4 one in IPv6's clothes as what it is; None for a name."""
+    """Return the address that ``host`` spells, IPv4 mapped into IPv6 as IPv4; None if it is a name."""
     try:
         ip = ip_address(host)
     except ValueError:

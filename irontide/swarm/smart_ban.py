@@ -70,7 +70,7 @@ class SmartBan:
         return {
             host
             for attempt in attempts
-            for digest, good, host in zip(attempt.digests, digests, attempt.hosts)
+            for digest, good, host in zip(attempt.digests, digests, attempt.hosts, strict=False)
             if digest != good and host is not None
         }
 
