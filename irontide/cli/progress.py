@@ -92,12 +92,7 @@ class Bar(Lines):
 
     interval = 0.5
 
-    def __init__(
-        self,
-        out: TextIO,
-        errors: TextIO,
-        width: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
-    ) -> None:
+    def __init__(self, out: TextIO, errors: TextIO, width: Callable[[], int]) -> None:
         super().__init__(out, errors)
         self._width = width
         self._name = ""
@@ -175,7 +170,9 @@ def reporter(*, as_json: bool, quiet: bool) -> Reporter:
         return Json(out, errors)
     if quiet:
         return Reporter(out, errors)
-    return Bar(out, errors) if out.isatty() else Lines(out, errors)
+    if not out.isatty():
+        return Lines(out, errors)
+    return Bar(out, errors, lambda: shutil.get_terminal_size().columns)
 
 
 def _facts(status: TorrentStatus) -> dict[str, Any]:

@@ -30,7 +30,12 @@ class Interrupted(Exception):
 
 def first_of(*contenders: Deferred[Any]) -> Deferred[Any]:
     """Fire as the first of these does; the others are cancelled, and what becomes of them is dropped."""
-    result: Deferred[Any] = Deferred(lambda _: [each.cancel() for each in contenders])
+
+    def give_up(_: object) -> None:
+        for each in contenders:
+            each.cancel()
+
+    result: Deferred[Any] = Deferred(give_up)
     settled = False
 
     def settle(outcome: Any) -> None:
@@ -38,8 +43,7 @@ def first_of(*contenders: Deferred[Any]) -> Deferred[Any]:
         if settled:
             return
         settled = True
-        for each in contenders:
-            each.cancel()
+        give_up(None)
         result.callback(outcome)
 
     for each in contenders:
@@ -151,7 +155,7 @@ def exit_code(work: Coroutine[Deferred[Any], Any, int], say: Callable[[str], obj
     return Deferred.fromCoroutine(work).addErrback(failed)
 
 
-def os_error(error: BaseException) -> str:
+def os_error(error: object) -> str:
     """Say what the system refused, and about which file."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)

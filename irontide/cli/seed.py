@@ -27,19 +27,13 @@ from irontide.cli.transfer import (
 from irontide.errors import StorageError
 from irontide.metainfo.info import Info
 
+_FOLDER = click.Path(exists=True, file_okay=False)
+
 
 @click.command()
 @click.argument("source")
-@click.option(
-    "--from",
-    "folder",
-    default=".",
-    type=click.Path(exists=True, file_okay=False),
-    help="The data is in this folder.",
-)
-@click.option(
-    "--partial", "incomplete", is_flag=True, help="Seed what is there, and download what is missing."
-)
+@click.option("--from", "folder", default=".", type=_FOLDER, help="The data is in this folder.")
+@click.option("--partial", "incomplete", is_flag=True, help="Seed what is there, download what is missing.")
 @common
 def seed(source: str, folder: str, incomplete: bool, **options: Any) -> None:
     """
@@ -89,8 +83,8 @@ async def seed_one(
             if not (torrent.complete or incomplete):
                 have = torrent.status().have_bytes
                 raise StorageError(
-                    f"{info.total - have} of {info.total} bytes in {request.folder} are not what the torrent says"
-                    "; --partial seeds the rest and downloads these"
+                    f"{info.total - have} of {info.total} bytes in {request.folder} are not what the torrent "
+                    "says; --partial seeds the rest and downloads these"
                 )
             if torrent.complete:
                 reporter.complete(torrent.status())

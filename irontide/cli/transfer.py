@@ -68,11 +68,8 @@ def settings_for(request: Request, infohash: bytes | None = None) -> Settings:
 
     :raises ValidationFailed: some of them are wrong.
     """
-    chosen: dict[str, object] = {
-        "listen_next_port": True,
-        **dict(request.settings),
-        "downloads": request.folder,
-    }
+    said = dict(request.settings)
+    chosen: dict[str, object] = {"listen_next_port": True, "downloads": request.folder, **said}
     if infohash is not None:
         chosen["state"] = state_of(infohash)
     return load(None, os.environ, chosen)
