@@ -157,9 +157,9 @@ def may_be_peer(host: AnyAddress, *, local: bool) -> bool:
     Loopback and link-local addresses are believed only of a ``local`` tracker.  Private ones always are:
     the name of a tracker does not show that it stands inside the same company.
     """
-    if host.is_unspecified or host.is_multicast or host.is_reserved:
-        return False
-    return local or not (host.is_loopback or host.is_link_local)
+    if host.is_loopback or host.is_link_local:
+        return local
+    return not (host.is_unspecified or host.is_multicast or host.is_reserved)
 
 
 def usable_peers(

@@ -18,6 +18,7 @@ MAX_URL = 2048
 SECRET_LENGTH = 8
 """Parts of a path or query at least this long are taken for secrets when a tracker repeats them."""
 SAFE = "/?:@!$&'()*+,;=%-._~[]"
+DEFAULT_PORTS = {"http": 80, "https": 443}
 LOCAL_SUFFIXES = (".localhost", ".local", ".lan", ".internal", ".home.arpa")
 
 
@@ -31,8 +32,13 @@ def shown_url(url: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """Return the host that serves a URL, in one spelling."""
-    return _host(urlsplit(url))
+    """
+    Return host and port that serve a URL, in one spelling.
+
+    The port belongs to it: that nobody listens on one does not say that the host fails on another.
+    """
+    parts = urlsplit(url)
+    return f"{_host(parts)}:{parts.port or DEFAULT_PORTS.get(parts.scheme, 0)}"
 
 
 def http_url(url: str) -> str:
@@ -95,7 +101,7 @@ def is_public(host: str) -> bool:
 
 def is_local(url: str) -> bool:
     """Tell whether a URL plainly names this machine or this network."""
-    host = host_of(url)
+    host = _host(urlsplit(url))
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:

@@ -212,6 +212,8 @@ def explanation(failure: Failure, fetching: _Fetch) -> str | None:
     """Say in our own words why a fetch failed, for theirs may hold secrets; None for what is our bug."""
     if isinstance(failure.value, ResponseFailed):
         causes = failure.value.reasons
+        if any(cause.check(CancelledError) for cause in causes):
+            return "cancelled"
         if any(cause.check(SSL.Error, VerificationError) for cause in causes):
             return "TLS failed: the certificate is not trusted, or no TLS is spoken"
         return "the connection ended before the answer did, or the answer is no HTTP"
