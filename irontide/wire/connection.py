@@ -1,0 +1,393 @@
+"""
+One connection to a peer behind its handshake, sans-I/O: bytes in; messages and blocks out.
+
+This is the hot path of a download, hence its shape.  Messages are parsed where they lie in the received
+bytes, and those of a block are copied once, to where ``IBlockSink.claim`` says: nothing is ever
+concatenated but a small message that a read has cut.  What is kept from one read to the next is one of
+
+- the rest of a block (or of a message nobody knows): where it goes and how many bytes are still to come;
+- the beginning of a small message, at most as long as that message may be.
+
+A length is judged as soon as its four bytes are here, before anything is kept for it; then once more with
+the id, the fifth byte, which says what is allowed and when: that is the table RULES.  It goes for both
+directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from struct import Struct
+
+from attrs import frozen
+
+from irontide.errors import ProtocolViolation
+from irontide.interfaces import IBlockSink, IMessageReceiver
+from irontide.metainfo.layout import MAX_REQUEST
+from irontide.wire.codec import PIECE_HEADER_LENGTH
+from irontide.wire.messages import (
+    MESSAGES,
+    PIECE_ID,
+    AllowedFast,
+    BitfieldMessage,
+    Cancel,
+    Choke,
+    Extended,
+    Have,
+    HaveAll,
+    HaveNone,
+    Interested,
+    KeepAlive,
+    Message,
+    NotInterested,
+    Port,
+    RejectRequest,
+    Request,
+    SuggestPiece,
+    Unchoke,
+)
+
+MAX_MESSAGE = 256 * 1024
+"""The longest message, id included; but for a bitfield,"""
+MAX_RAW_BITFIELD = 1024 * 1024
+"""which may be as long as this while nobody knows how long it ought to be."""
+MAX_PIECE_MESSAGE = 9 + MAX_REQUEST
+"""Id, piece, begin and the longest block that can be asked for."""
+
+
+class When(Enum):
+    """The place of a message in what a side says."""
+
+    FIRST = auto()
+    """Before all else, but for what is IN_PASSING."""
+    LATER = auto()
+    """Any time; from then on nothing is first any more."""
+    IN_PASSING = auto()
+    """Any time, even before what has to be first: clients differ in the order of their greetings."""
+
+
+class Needs(Enum):
+    """What both sides must have said in their preambles."""
+
+    NOTHING = auto()
+    FAST = auto()
+    EXTENSIONS = auto()
+
+
+@frozen
+class Rule:
+    """When a message may be said."""
+
+    when: When = When.LATER
+    needs: Needs = Needs.NOTHING
+
+
+RULES: Mapping[int, Rule] = {
+    Choke.id: Rule(),
+    Unchoke.id: Rule(),
+    Interested.id: Rule(),
+    NotInterested.id: Rule(),
+    Have.id: Rule(),
+    BitfieldMessage.id: Rule(When.FIRST),
+    Request.id: Rule(),
+    PIECE_ID: Rule(),
+    Cancel.id: Rule(),
+    Port.id: Rule(When.IN_PASSING),
+    SuggestPiece.id: Rule(needs=Needs.FAST),
+    HaveAll.id: Rule(When.FIRST, Needs.FAST),
+    HaveNone.id: Rule(When.FIRST, Needs.FAST),
+    RejectRequest.id: Rule(needs=Needs.FAST),
+    AllowedFast.id: Rule(needs=Needs.FAST),
+    Extended.id: Rule(When.IN_PASSING, Needs.EXTENSIONS),
+}
+"""
+Keep-alives have no id and are IN_PASSING.  Ids that are not here are skipped, at any time.  So a second
+bitfield is a late one, and so is a bitfield after have_all.
+"""
+
+
+class SpokeOutOfTurn(RuntimeError):
+    """We were about to say what the protocol does not allow us to say now: a bug of ours."""
+
+
+_PREFIX = Struct(">I")
+_HEADER = Struct(">IBII")  # of a piece message; shorter ones only use the front of it
+_BLOCK = Struct(">III")
+_ID_END = _PREFIX.size + 1
+_REQUEST_LENGTH = 13
+_REQUEST_END = _PREFIX.size + _REQUEST_LENGTH
+_HAVE_LENGTH = 5
+_HAVE_END = _PREFIX.size + _HAVE_LENGTH
+_BLOCK_OVERHEAD = 9  # of what the length prefix counts
+_KEEP_ALIVE = KeepAlive()
+
+
+class PeerConnection:
+    """
+    Reads what one peer says.
+
+    Calls for one block, or for one message and the next, come in the order of the bytes.  The receiver and
+    the sink may call ``discard_claim`` and ``close``, and set ``held``, from inside their methods; they
+    must not call ``receive``.
+
+    :ivar held: set it to stop at the next boundary of messages; whoever sets it to False again feeds the
+        rest once more.  The rest of a block that has begun is taken in nevertheless: its place is reserved.
+    """
+
+    __slots__ = (
+        "_block",
+        "_blocks",
+        "_can",
+        "_closed",
+        "_is_first",
+        "_left",
+        "_need",
+        "_partial",
+        "_pieces",
+        "_receiver",
+        "_target",
+        "_we_are_first",
+        "held",
+    )
+
+    def __init__(
+        self,
+        receiver: IMessageReceiver,
+        blocks: IBlockSink,
+        *,
+        pieces: int | None,
+        fast: bool,
+        extended: bool,
+    ) -> None:
+        """
+        :param pieces: how many pieces there are; None while the Info is not known.
+        :param fast: both sides have the fast extension (BEP 6).
+        :param extended: both sides have the extension protocol (BEP 10).
+        """
+        self.held = False
+        self._receiver = receiver
+        self._blocks = blocks
+        self._pieces = pieces
+        self._can = {Needs.NOTHING}
+        if fast:
+            self._can.add(Needs.FAST)
+        if extended:
+            self._can.add(Needs.EXTENSIONS)
+        self._closed = False
+        self._is_first = self._we_are_first = True
+        # The beginning of a small message, and how many bytes of it are needed to go on.
+        self._partial = bytearray()
+        self._need = 0
+        # The rest of a long one: how many bytes; of which block, and where they go (None: nowhere).
+        self._left = 0
+        self._block: tuple[int, int, int] | None = None
+        self._target: memoryview | None = None
+
+    # --- told from outside -----------------------------------------------------------------------------
+
+    def info_known(self, pieces: int) -> None:
+        """From now on a bitfield has the size that ``pieces`` pieces need."""
+        self._pieces = pieces
+
+    def discard_claim(self) -> None:
+        """
+        The claim on the block that is being received is revoked: the rest of it is thrown away.
+
+        Neither ``complete`` nor ``release`` is called for it.  Without such a block nothing happens.
+        """
+        self._block = self._target = None
+
+    def close(self) -> None:
+        """The connection has ended: the claim, if there is one, too.  Further bytes are ignored."""
+        self._closed = self.held = True
+        self._partial = bytearray()
+        self._left = 0
+        block, self._block, self._target = self._block, None, None
+        if block is not None:
+            self._blocks.release(*block)
+
+    def about_to_send(self, message: Message) -> None:
+        """
+        Note that we say ``message`` now.
+
+        :raises SpokeOutOfTurn: we must not.
+        """
+        if isinstance(message, KeepAlive):
+            return
+        rule = RULES[message.id]
+        fault = self._fault(rule, self._we_are_first)
+        if fault is not None:
+            raise SpokeOutOfTurn(f"{type(message).__name__} {fault}")
+        if rule.when is not When.IN_PASSING:
+            self._we_are_first = False
+
+    def _fault(self, rule: Rule, first: bool) -> str | None:
+        """Say what is wrong with a message now, None if nothing is."""
+        if rule.needs not in self._can:
+            return f"without the {rule.needs.name.lower()} that it needs"
+        if rule.when is When.FIRST and not first:
+            return "is not the first message"
+        return None
+
+    # --- receiving -------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, start: int = 0) -> int:
+        """
+        Parse ``data`` from ``start`` on; return how many bytes of it are done with: all, unless ``held``.
+
+        :raises ProtocolViolation: here, or by the receiver or the sink; the connection is closed then.
+        """
+        if self._closed:
+            return len(data) - start
+        try:
+            at = self._parse(data, start)
+        except ProtocolViolation:
+            self.close()
+            raise
+        return (len(data) if self._closed else at) - start
+
+    def _parse(self, data: bytes, at: int) -> int:
+        end = len(data)
+        view = memoryview(data)
+        while at < end:
+            if self._left:
+                at = self._take_rest(view, at)
+            elif self.held:
+                break
+            elif self._partial:
+                at = self._take_more(view, at)
+            elif self._is_first or end - at < PIECE_HEADER_LENGTH:
+                at = self._take_message(data, at)
+            else:
+                at = self._take_whole_messages(data, view, at)
+        return at
+
+    def _take_whole_messages(self, data: bytes, view: memoryview, at: int) -> int:
+        """The hot loop: whole blocks, requests and haves; returns where there is something else."""
+        end = len(data)
+        last = end - PIECE_HEADER_LENGTH
+        unpack, claim, complete = _HEADER.unpack_from, self._blocks.claim, self._blocks.complete
+        message_received = self._receiver.message_received
+        while at <= last and not self.held:
+            length, number, piece, begin = unpack(data, at)
+            following = at + 4 + length
+            if number == 7 and 9 < length <= MAX_PIECE_MESSAGE and following <= end:
+                length -= 9
+                target = claim(piece, begin, length)
+                if target is not None:
+                    target[:] = view[at + 13 : following]
+                complete(piece, begin, length)
+            elif number == 6 and length == _REQUEST_LENGTH and following <= end:
+                message_received(Request(*_BLOCK.unpack_from(data, at + 5)))
+            elif number == 4 and length == _HAVE_LENGTH:
+                message_received(Have(piece))
+            else:
+                return self._take_message(data, at)
+            at = following
+        return at
+
+    def _take_rest(self, view: memoryview, at: int) -> int:
+        """More of the block, or of the unknown message, that is being received."""
+        left = self._left
+        part = min(left, len(view) - at)
+        target = self._target
+        if target is not None:
+            target[:part] = view[at : at + part]
+            self._target = target[part:]
+        self._left = left - part
+        if part == left and self._block is not None:
+            block, self._block, self._target = self._block, None, None
+            self._blocks.complete(*block)
+        return at + part
+
+    def _take_more(self, view: memoryview, at: int) -> int:
+        """More of the small message whose beginning is kept."""
+        part = min(self._need - len(self._partial), len(view) - at)
+        self._partial += view[at : at + part]
+        if len(self._partial) == self._need:
+            message, self._partial = bytes(self._partial), bytearray()
+            self._take_message(message, 0)
+        return at + part
+
+    def _take_message(self, data: bytes, at: int) -> int:
+        """
+        Take any message: as much of it as is here, with everything judged that can be judged by that.
+
+        Returns behind it.  What is too short is kept, with the number of bytes that lead on.
+        """
+        here = len(data) - at
+        if here < _PREFIX.size:
+            return self._keep(data, at, _PREFIX.size)
+        length: int = _PREFIX.unpack_from(data, at)[0]
+        if not length:
+            self._receiver.message_received(_KEEP_ALIVE)
+            return at + _PREFIX.size
+        self._judge_prefix(length)
+        if here < _ID_END:
+            return self._keep(data, at, _ID_END)
+        number = data[at + _PREFIX.size]
+        self._judge(number, length)
+        following = at + _PREFIX.size + length
+        if number == PIECE_ID:
+            if here < PIECE_HEADER_LENGTH:
+                return self._keep(data, at, PIECE_HEADER_LENGTH)
+            self._is_first = False
+            _, _, piece, begin = _HEADER.unpack_from(data, at)
+            self._begin_block(piece, begin, length - _BLOCK_OVERHEAD)
+            return at + PIECE_HEADER_LENGTH
+        if number not in MESSAGES:
+            self._left = length - 1
+            return at + _ID_END
+        if following > len(data):
+            return self._keep(data, at, following - at)
+        if RULES[number].when is not When.IN_PASSING:
+            self._is_first = False
+        self._receiver.message_received(MESSAGES[number].from_payload(data[at + _ID_END : following]))
+        return following
+
+    def _keep(self, data: bytes, at: int, need: int) -> int:
+        self._partial = bytearray(memoryview(data)[at:])
+        self._need = need
+        return len(data)
+
+    def _begin_block(self, piece: int, begin: int, length: int) -> None:
+        self._target = self._blocks.claim(piece, begin, length)
+        self._block = (piece, begin, length)
+        self._left = length
+
+    # --- judging ---------------------------------------------------------------------------------------
+
+    def _bitfield_length(self) -> int | None:
+        """What the prefix of a bitfield has to say; None while that is not known."""
+        return None if self._pieces is None else 1 + (self._pieces + 7) // 8
+
+    def _judge_prefix(self, length: int) -> None:
+        """No message at all may be as long as this."""
+        if length > max(MAX_MESSAGE, self._bitfield_length() or MAX_RAW_BITFIELD):
+            raise ProtocolViolation(f"a message of {length} bytes")
+
+    def _judge(self, number: int, length: int) -> None:
+        """Whether a message of this id may be as long as this, and be said now."""
+        if number == PIECE_ID:
+            if not _BLOCK_OVERHEAD < length <= MAX_PIECE_MESSAGE:
+                raise ProtocolViolation(f"a piece message of {length} bytes")
+            return
+        kind = MESSAGES.get(number)
+        if kind is None:
+            if length > MAX_MESSAGE:
+                raise ProtocolViolation(f"message {number} of {length} bytes")
+            return
+        if not self._fits(kind, length):
+            raise ProtocolViolation(f"{kind.__name__} of {length} bytes")
+        fault = self._fault(RULES[number], self._is_first)
+        if fault is not None:
+            raise ProtocolViolation(f"{kind.__name__} {fault}")
+
+    def _fits(self, kind: type[Message], length: int) -> bool:
+        payload = kind.payload_length()
+        if payload is not None:
+            return length == 1 + payload
+        if kind is BitfieldMessage:
+            expected = self._bitfield_length()
+            return length <= MAX_RAW_BITFIELD if expected is None else length == expected
+        return 1 < length <= MAX_MESSAGE
