@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import threading
@@ -18,13 +17,7 @@ from irontide.session.database import SCHEMA_VERSION, Database
 from irontide.session.state_directory import BACKUP, DATABASE, TORRENTS
 from irontide.session.store import SQLiteStore
 from irontide.session.writer_thread import WriterThread
-from tests.session.fakes import ImmediateWriter
-
-
-def torrent_file(name: bytes) -> tuple[bytes, bytes]:
-    """Return the smallest .torrent file of that name, and its infohash."""
-    info = b"d6:lengthi1e4:name%d:%s12:piece lengthi16384e6:pieces20:%se" % (len(name), name, b"h" * 20)
-    return b"d8:announce14:http://t/a?k=14:info%se" % info, hashlib.sha1(info).digest()
+from tests.session.fakes import ImmediateWriter, torrent_file
 
 
 def stored(name: bytes, **more: object) -> StoredTorrent:
