@@ -86,7 +86,7 @@ def test_expected_errors_can_be_flushed(tmp_path: Path) -> None:
 def test_missing_client_is_told_at_the_end(tmp_path: Path) -> None:
     done = run(tmp_path, CLIENT)
     assert done.returncode == 0
-    assert "CLIENT MISSING, 1 live tests NOT RUN: utopia: not built yet" in done.stdout
+    assert "MISSING, 1 live tests NOT RUN: utopia: not built yet" in done.stdout
 
 
 def test_missing_client_is_a_failure_where_it_is_required(tmp_path: Path) -> None:

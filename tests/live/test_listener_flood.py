@@ -83,9 +83,7 @@ class Site:
     def __init__(self) -> None:
         self.slots = Slots(CAP)
         self.router = KnowsOne(self.slots)
-        self.listener = Listener(
-            reactor, PeerFactory(self.router, self.slots, reactor, lambda host: False)
-        )
+        self.listener = Listener(reactor, PeerFactory(self.router, self.slots, reactor, lambda host: False))
         self.most_descriptors = 0
 
     def look(self) -> None:

@@ -122,7 +122,7 @@ def read_all(other: socket.socket, seed: int = 0, pause: float = 0.0) -> bytes:
 
 @pytest_twisted.ensureDeferred
 async def test_transports_are_what_they_say(make_pair):
-    """The classes are ours (the client side depends on a private method of Twisted) and keep the interface."""
+    """The classes are ours, on the client side by a private method of Twisted, and keep the interface."""
     pair = await make_pair()
     assert type(pair.transport) in (VectoredServer, VectoredClient)
     assert verifyObject(IPeerTransport, pair.transport)
@@ -141,7 +141,9 @@ async def test_every_byte_arrives_in_order(make_pair, seed):
     expected = []
     written = 0
     for number in range(300):
-        buffers = [rng.randbytes(rng.choice((0, 1, 13, 4096, BLOCK, 100_000))) for _ in range(rng.randrange(5))]
+        buffers = [
+            rng.randbytes(rng.choice((0, 1, 13, 4096, BLOCK, 100_000))) for _ in range(rng.randrange(5))
+        ]
         expected.extend(buffers)
         written += sum(map(len, buffers))
         match number % 3:
@@ -164,7 +166,7 @@ async def test_every_byte_arrives_in_order(make_pair, seed):
 
 @pytest_twisted.ensureDeferred
 async def test_buffers_are_not_touched_before_the_receipt(make_pair):
-    """A pooled buffer may be filled again as soon as ``sent`` is called, and the bytes that left stay right."""
+    """A pooled buffer may be filled again as soon as ``sent`` is called."""
     pair = await make_pair()
     pool = [bytearray(BLOCK) for _ in range(4)]
     free = list(pool)
@@ -379,5 +381,3 @@ async def test_two_transports_talk_to_each_other_both_ways():
     await one.lost
     await other.lost
     await port.stopListening()
-
-

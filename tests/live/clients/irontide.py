@@ -55,7 +55,7 @@ class Irontide(Client):
         self.run("download", str(torrent), "--to", str(folder), *_peers(peers))
 
     def run(self, verb: str, *arguments: str, prefix: Sequence[str] = ()) -> Process:
-        """Start ``irontide verb --json arguments``."""
+        """Start ``irontide verb arguments``, as JSON and with all that it logs; ``prefix`` starts it all."""
         self._port = free_port(self.host)
         self._runs += 1
         environment = {
@@ -67,7 +67,7 @@ class Irontide(Client):
             **self._environment,
         }
         self.process = Process(
-            [*prefix, sys.executable, "-m", "irontide", verb, "--json", *arguments],
+            [*prefix, sys.executable, "-m", "irontide", verb, "--json", "--verbose", *arguments],
             self.workdir / f"log-{self._runs}",
             environment=environment,
             cwd=self.workdir,
@@ -79,11 +79,15 @@ class Irontide(Client):
         lines = self.process.log.read_text("utf-8", "replace").split("\n")[:-1]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    def said(self) -> list[str]:
+        """Return what it logged or complained of."""
+        return [event["text"] for event in self.events() if "text" in event]
+
     def progress(self) -> float:
-        """By the newest line that tells it."""
+        """By the newest line that tells it; 1 only when all is verified, written and synced."""
         for event in reversed(self.events()):
-            if event.get("wanted"):
-                return float(event["have"] / event["wanted"])
+            if event["event"] in ("progress", "complete"):
+                return 1.0 if event["complete"] else event["have_bytes"] / (event["wanted_bytes"] + 1)
         return 0.0
 
     def wait_complete(self, seconds: float = PATIENCE) -> None:
