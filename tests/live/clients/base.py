@@ -8,6 +8,7 @@ the end of the client's log.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import time
@@ -17,6 +18,7 @@ from typing import ClassVar
 
 Address = tuple[str, int]
 
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 PATIENCE = 60.0
 """Seconds that anything may take in a test of CI size."""
 
@@ -58,7 +60,11 @@ def accepts(address: Address) -> bool:
 
 
 class Process:
-    """A child process with its output in a file; it ends when it is told, or is ended."""
+    """
+    A child process with its output in a file; it ends when it is told, or is ended.
+
+    It finds irontide whether that is installed or not; ``environment`` is added to ours.
+    """
 
     def __init__(
         self,
@@ -75,7 +81,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
                 cwd=cwd,
             )
 

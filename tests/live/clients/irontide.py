@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +58,6 @@ class Irontide(Client):
         self._port = free_port(self.host)
         self._runs += 1
         environment = {
-            **os.environ,
             "IRONTIDE_LISTEN_ADDRESSES": self.host,
             "IRONTIDE_LISTEN_PORT": str(self._port),
             "XDG_CONFIG_HOME": str(self.workdir / "config"),
