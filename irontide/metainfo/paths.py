@@ -97,6 +97,7 @@ def unique(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     numbers: dict[str, int] = {}
     found = []
     for path in paths:
+        made = path
         folder = folders[path[:-1]]
         wanted = key = f"{folder}/{_fold(path[-1])}"
         equal[wanted] = equal.get(wanted, 0) + 1
@@ -104,10 +105,11 @@ def unique(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
             raise MetainfoError(f"more than {MAX_EQUAL_NAMES} files have the name {path[-1]!r}")
         while key in taken:
             numbers[wanted] = numbers.get(wanted, 0) + 1
-            path = (*path[:-1], _numbered(path[-1], numbers[wanted]))
-            key = f"{folder}/{_fold(path[-1])}"
+            name = _numbered(path[-1], numbers[wanted])
+            key = f"{folder}/{_fold(name)}"
+            made = (*path[:-1], name)
         taken.add(key)
-        found.append(path)
+        found.append(made)
     return found
 
 
