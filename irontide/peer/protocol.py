@@ -10,6 +10,7 @@ is ever dropped.  Blocks need no place in a queue: their memory was reserved whe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol as TypingProtocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -38,10 +39,13 @@ EVENT_BACKLOG = 32
 class Intake(TypingProtocol):
     """The consumer that all peers of a session share: it says when it has had enough for now."""
 
+    def begin(self) -> None:
+        """A peer begins to parse what it received."""
+
     def full(self) -> bool:
         """Whether nothing more should be delivered now."""
 
-    def when_room(self, wake: object) -> None:
+    def when_room(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` once when there is room again."""
 
 
@@ -55,7 +59,12 @@ class PeerProtocol(Protocol):
     def __init__(
         self, swarm: ISwarm, ours: Preamble, peer_id: bytes, address: PeerAddress, *, incoming: bool,
         clock: IReactorTime, intake: Intake, max_held: float = HELD_PATIENCE,
+        lost: Callable[[Peer | None, str], None] | None = None,
     ) -> None:  # fmt: skip
+        """
+        :param max_held: seconds for which the intake may hold this peer before it is disconnected.
+        :param lost: told when the connection has ended, with the peer if there was a handshake.
+        """
         self.peer: Peer | None = None
         self._swarm = swarm
         self._ours = ours
@@ -65,6 +74,8 @@ class PeerProtocol(Protocol):
         self._clock = clock
         self._intake = intake
         self._max_held = max_held
+        self._held_since: float | None = None
+        self._lost = lost
         self._timer: IDelayedCall | None = None
         self._connection: PeerConnection | None = None
         self._received = b""
@@ -87,12 +98,12 @@ class PeerProtocol(Protocol):
         """Bytes of the peer, cut anywhere."""
         if self._reason is not None:
             return
-        if self._rest:
-            self._rest += data
-        elif self._connection is not None:
-            self._parse(data)
-        else:
+        if self._connection is None:
             self._take_handshake(data)
+        elif self._connection.held:
+            self._rest += data  # read before the pause took effect
+        else:
+            self._parse(data)
 
     def _take_handshake(self, data: bytes) -> None:
         self._received += data
@@ -112,9 +123,7 @@ class PeerProtocol(Protocol):
         theirs = Preamble.from_bytes(data[:PREAMBLE_LENGTH])
         if theirs.infohash != self._swarm.infohash:
             raise ProtocolViolation("another torrent than was agreed on")
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if self._incoming:
             self._send_handshake()
         common = Preamble(
@@ -130,13 +139,18 @@ class PeerProtocol(Protocol):
         self._queue = BackpressureQueue(EVENT_BACKLOG, self._deliver, full=self._intake.full)
         self._swarm.peer_joined(peer)
 
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
     # --- parsing -----------------------------------------------------------------------------------------
 
     def _parse(self, data: bytes) -> None:
         """Parse what was received, as far as the intake takes it."""
         connection, peer = self._connection, self.peer
         assert connection is not None and peer is not None
-        before = peer.download.total
+        self._intake.begin()
         try:
             used = connection.receive(data)
         except ProtocolViolation as violation:
@@ -147,7 +161,7 @@ class PeerProtocol(Protocol):
             return
         if self._reason is not None:
             return
-        if used < len(data):
+        if used < len(data) or connection.held:
             self._rest = data[used:]
             self._hold()
         self._swarm.read_done(peer, len(data))
@@ -161,3 +175,73 @@ class PeerProtocol(Protocol):
 
     def _deliver(self, message: Message) -> None:
         self._swarm.message_received(self.peer, message)
+
+    # --- being held --------------------------------------------------------------------------------------
+
+    def _hold(self) -> None:
+        """The intake is full: the rest of this read waits, and nothing more is read."""
+        self._valve.hold("intake")
+        if self._held_since is None:
+            self._held_since = self._clock.seconds()
+        self._intake.when_room(self._go_on)
+
+    def _go_on(self) -> None:
+        """There is room again: first what waits in the queue, then the rest of the read."""
+        if self._reason is not None or self._connection is None:
+            return
+        try:
+            self._queue.drain()
+        except ProtocolViolation as violation:
+            self._violated(violation)
+            return
+        if self._queue.depth:
+            self._still_held()
+            return
+        self._connection.held = False
+        rest, self._rest = self._rest, b""
+        self._parse(rest)
+        if not self._connection.held:
+            self._held_since = None
+            self._valve.release("intake")
+
+    def _still_held(self) -> None:
+        if self._held_since is not None and self._clock.seconds() - self._held_since > self._max_held:
+            self.drop(f"the intake was full for more than {self._max_held:g} s")
+        else:
+            self._intake.when_room(self._go_on)
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def _violated(self, violation: ProtocolViolation) -> None:
+        self._log.debug("{address}: {reason}", address=self._address, reason=violation)
+        self.drop(str(violation))
+
+    def revoke_claim(self) -> None:
+        """Throw away the rest of the block that is arriving."""
+        if self._connection is not None:
+            self._connection.discard_claim()
+
+    def drop(self, reason: str) -> None:
+        """Close the connection at once; the first reason is the one that counts."""
+        if self._reason is None:
+            self._reason = reason
+            self._end()
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is closed, by whomever."""
+        if self._reason is None:
+            self._reason = reason.getErrorMessage()
+            self._end()
+
+    def _end(self) -> None:
+        """Give everything back, once."""
+        self._stop_timer()
+        self._rest = b""
+        if self._connection is not None:
+            self._connection.close()
+            self._queue.close()
+        if self.peer is not None:
+            self._swarm.peer_left(self.peer, self._reason or "")
+        if self._lost is not None:
+            self._lost(self.peer, self._reason or "")

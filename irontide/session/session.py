@@ -14,16 +14,17 @@ the limits and the store.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
+from secrets import token_hex
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from irontide.errors import DuplicateTorrent, IrontideError, MetainfoError
+from irontide.errors import DuplicateTorrent, IrontideError, ListenPortInUse, MetainfoError
 from irontide.flow import TokenBucket
 from irontide.interfaces import IPeerSource, IStore, PeerAddress, StoredTorrent
 from irontide.metainfo.info import Info
@@ -39,6 +40,7 @@ from irontide.storage.files import OpenFiles
 from irontide.torrent.options import TorrentOptions
 from irontide.torrent.shared import Shared
 from irontide.torrent.torrent import Torrent
+from irontide.tracker.client import TrackerClient
 from irontide.tracker.service import TrackerService
 from irontide.transport.dial import Dialer
 from irontide.transport.identify import PeerFactory
@@ -46,8 +48,8 @@ from irontide.transport.listen import Listener
 from irontide.transport.slots import Slots, within_descriptors
 from irontide.wire.peer_id import make_peer_id
 
-CHECKS_AT_ONCE = 3
-"""Torrents that are checked side by side at start; the disk has no more threads than that."""
+NEXT_PORTS = 100
+"""How many ports are tried where the next free one will do."""
 
 
 class Session:
@@ -76,7 +78,14 @@ class Session:
         self._store = store
         self._running = False
         self._lock = DeferredLock()
-        self.trackers = TrackerService(reactor, peer_id=self.peer_id, port=lambda: self.listener.port or 0)
+        self._tracker_client = TrackerClient(reactor)
+        self.trackers = TrackerService(
+            reactor,
+            self._tracker_client,
+            peer_id=self.peer_id,
+            port=lambda: self.listener.port or 0,
+            key=token_hex(4),
+        )
         self._disk = Disk(reactor, settings.disk_threads)
         self._open_files = OpenFiles(settings.open_files)
         self._intake = SharedIntake(reactor, lambda: self._disk.pending)
@@ -110,18 +119,16 @@ class Session:
         """Where peers can reach us."""
         return self.listener.addresses()
 
-    def _open_storage(
-        self, info: Info, save_path: str, wanted: Sequence[bool], renamed: Mapping[int, tuple[str, ...]]
-    ) -> FileStorage:
+    def _open_storage(self, info: Info, save_path: str, options: TorrentOptions) -> FileStorage:
         return FileStorage(
             info,
             save_path,
             disk=self._disk,
             open_files=self._open_files,
             upload_pool=self._shared.upload_pool,
-            wanted=wanted,
+            wanted=options.wanted(info),
             preallocate=self.settings.preallocate,
-            renamed=renamed,
+            paths=options.paths(info),
         )
 
     # --- life --------------------------------------------------------------------------------------------
@@ -144,9 +151,16 @@ class Session:
     async def _listen(self) -> None:
         settings = self.settings
         if self.listener.port is None:  # else a socket was adopted
-            await self.listener.listen(
-                settings.listen_addresses, settings.listen_port, next_port=settings.listen_next_port
-            )
+            await self._listen_on(settings.listen_port, NEXT_PORTS if settings.listen_next_port else 1)
+
+    async def _listen_on(self, port: int, tries: int) -> None:
+        for attempt in range(port, min(port + tries, 65536)):
+            try:
+                await self.listener.listen(self.settings.listen_addresses, attempt)
+                return
+            except ListenPortInUse:
+                if attempt + 1 >= min(port + tries, 65536):
+                    raise
 
     async def _load(self, row: StoredTorrent) -> None:
         """A torrent of the store; one that cannot be read is said so, and kept."""
@@ -191,7 +205,6 @@ class Session:
     async def _close(self, *, clean: bool = True) -> None:
         await self.listener.stop()
         await self._disk.stop()
-        self._open_files.close()
         await self._store.close(clean=clean)
 
     # --- torrents ----------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class Choker:
         self._forget_all_but(set(peers))
         waiting: list[IChokable] = [peer for peer in peers if peer.interested]
         keep = {peer for peer in waiting if peer.unchoked_since is not None}
-        if now >= self._next_round or len(keep) > self._slots:
+        if now >= self._next_round:
             self._next_round = now + ROUND
             keep.clear()
             self._end_turns(now)

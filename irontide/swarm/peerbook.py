@@ -103,7 +103,7 @@ class PeerBook:
 
         What cannot be a peer of ours is ignored, and so are private addresses from afar.
 
-        :param teller: the numeric address of the tracker or peer who said it; None counts as far away.
+        :param teller: the host of the tracker or peer who said it; None counts as far away.
         """
         trust = Reach.HOST if source in NEAR else trust_in(teller)
         rank = RANKS.get(source, len(RANKS))

@@ -58,7 +58,13 @@ def reach_of(ip: _IP) -> Reach:
 
 
 def trust_in(teller: str | None) -> Reach:
-    """Return the nearest addresses that are believed of ``teller``; a name, or None, counts as far away."""
+    """
+    Return the nearest addresses that are believed of ``teller``.
+
+    A name, or None, counts as far away; but ``localhost`` is this host wherever one is (RFC 6761).
+    """
+    if teller == "localhost":
+        return Reach.HOST
     ip = parse(teller) if teller is not None else None
     reach = reach_of(ip) if ip is not None else Reach.EVERYWHERE
     return Reach.EVERYWHERE if reach is Reach.NOWHERE else reach

@@ -31,7 +31,7 @@ from irontide.swarm.serving import Serving
 from irontide.wire import messages as m
 from irontide.wire.allowed_fast import allowed_fast_set
 from irontide.wire.codec import encode
-from irontide.wire.extended import EXTENDED_HANDSHAKE, ExtendedHandshake
+from irontide.wire.extended import EXTENDED_HANDSHAKE, ExtendedHandshake, packed_address
 
 KEEP_ALIVE = 100.0
 OUR_REQQ = 500
@@ -147,7 +147,7 @@ class Swarm:
             port=self._us.port(),
             client=CLIENT,
             reqq=OUR_REQQ,
-            yourip=peer.host,
+            yourip=packed_address(peer.host),
             upload_only=self.seeding,
         )
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
 from irontide.storage.file_storage import FileStorage
-from irontide.storage.verify import Check
+from irontide.storage.check import Check
 from irontide.torrent.resume import Plan
 
 

@@ -54,6 +54,11 @@ class TorrentOptions:
             return self.priorities
         return (NORMAL_PRIORITY,) * len(info.files)
 
+    def paths(self, info: Info) -> list[tuple[str, ...]]:
+        """Where each file is below the save path."""
+        renamed = dict(self.renamed)
+        return [renamed.get(index, file.path) for index, file in enumerate(info.files)]
+
     def wanted(self, info: Info) -> tuple[bool, ...]:
         """Whether each file is wanted at all."""
         return tuple(priority > 0 for priority in self.file_priorities(info))

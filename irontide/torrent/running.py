@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -164,7 +165,12 @@ class Running:
             incoming=incoming,
             clock=self._shared.clock,
             intake=self._shared.intake,
+            lost=None if incoming else partial(self._lost, address),
         )
+
+    def _lost(self, address: PeerAddress, peer: Peer | None, reason: str) -> None:
+        """A connection that we made has ended."""
+        self.book.disconnected(address, reason, self._shared.clock.seconds())
 
     def add_peers(self, addresses: Sequence[PeerAddress], source: str = "user") -> None:
         """Addresses to try."""
@@ -209,7 +215,7 @@ class Running:
 
     def lost_peer(self, peer: Peer, reason: str) -> None:
         """A connection is closed."""
-        if peer.listens is not None:
+        if peer.incoming and peer.listens is not None:
             self.book.disconnected(peer.listens, reason, self._shared.clock.seconds())
         if self._started:
             self._tick_in(TICK)

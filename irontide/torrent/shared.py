@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from irontide.storage.buffers import BufferPool
 from irontide.storage.file_storage import FileStorage
 from irontide.storage.files import OpenFiles
 from irontide.swarm.connector import Dials
+from irontide.torrent.options import TorrentOptions
 
 
 class Commits(Protocol):
@@ -61,4 +62,4 @@ class Shared:
     settings: Callable[[], Settings]
     boot_id: str
     random: Random
-    storage: Callable[[Info, str, Sequence[bool], Mapping[int, tuple[str, ...]]], FileStorage]
+    storage: Callable[[Info, str, TorrentOptions], FileStorage]

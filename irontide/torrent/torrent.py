@@ -223,9 +223,7 @@ class Torrent:
 
     async def _bring_up(self, progress: Progress | None) -> None:
         shared = self._shared
-        self._storage = storage = shared.storage(
-            self.info, self.save_path, self.options.wanted(self.info), dict(self.options.renamed)
-        )
+        self._storage = storage = shared.storage(self.info, self.save_path, self.options)
         try:
             if progress is not None and any(progress.bits) and await storage.missing_root():
                 raise StorageError("storage missing", errno.ENOENT, self.save_path)
