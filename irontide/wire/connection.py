@@ -126,9 +126,9 @@ class PeerConnection:
     """
     Reads what one peer says.
 
-    Calls for one block, or for one message and the next, come in the order of the bytes.  The receiver and
-    the sink may call ``discard_claim`` and ``close``, and set ``held``, from inside their methods; they
-    must not call ``receive``.
+    Calls come in the order of the bytes.  The receiver and the sink may call ``discard_claim`` and
+    ``close``, and set ``held``, from inside their methods, but must not call ``receive``; and a ``claim``
+    that wants the connection to end raises ProtocolViolation, it does not call ``close``.
 
     :ivar held: set it to stop at the next boundary of messages; whoever sets it to False again feeds the
         rest once more.  The rest of a block that has begun is taken in nevertheless: its place is reserved.
