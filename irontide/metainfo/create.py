@@ -14,7 +14,7 @@ from irontide.errors import MetainfoError
 from irontide.metainfo.bencode import encode
 from irontide.metainfo.info import MAX_FILES
 from irontide.metainfo.torrent_file import TorrentFile
-from irontide.metainfo.urls import MAX_TRACKERS, TRACKER_SCHEMES, WEB_SEED_SCHEMES, usable_url
+from irontide.metainfo.urls import MAX_TRACKERS, TRACKER_SCHEMES, WEB_SEED_SCHEMES, tracker_tiers, usable_url
 
 SMALLEST_CHOICE = 16 * 1024
 LARGEST_CHOICE = 16 * 1024 * 1024
@@ -57,13 +57,13 @@ def build(
     :raises MetainfoError: irontide itself would refuse the result, or read another name or URL in it.
     """
     top: dict[bytes, Any] = {b"info": _info(name, files, piece_length, piece_hashes, private, source)}
-    trackers = [[_bytes(url) for url in tier] for tier in tiers if tier]
+    trackers = [[_bytes(url) for url in tier] for tier in _checked_tiers(tiers)]
     if trackers:
         top[b"announce"] = trackers[0][0]
     if sum(map(len, trackers)) > 1:
         top[b"announce-list"] = trackers
     if web_seeds:
-        seeds = [_bytes(url) for url in web_seeds]
+        seeds = [_bytes(check_web_seed(url)) for url in dict.fromkeys(web_seeds)]
         top[b"url-list"] = seeds if len(seeds) > 1 else seeds[0]
     for key, text in ((b"comment", comment), (b"created by", created_by)):
         if text:
@@ -71,7 +71,7 @@ def build(
     if creation_date is not None:
         top[b"creation date"] = creation_date
     data = encode(top)
-    _check(TorrentFile.from_bytes(data), files, tiers, web_seeds)
+    _check_names(TorrentFile.from_bytes(data), files)
     return data
 
 
@@ -132,16 +132,16 @@ def _info(
     return info
 
 
-def _check(
-    made: TorrentFile, files: Sequence[FileEntry], tiers: Sequence[Sequence[str]], web_seeds: Sequence[str]
-) -> None:
-    """Check that others will read what was meant."""
+def _checked_tiers(tiers: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """Return ``tiers`` with each URL once."""
+    urls = {check_tracker(url) for tier in tiers for url in tier}
+    if len(urls) > MAX_TRACKERS:
+        raise MetainfoError(f"{len(urls)} trackers; the most are {MAX_TRACKERS}")
+    return tracker_tiers(tiers)
+
+
+def _check_names(made: TorrentFile, files: Sequence[FileEntry]) -> None:
+    """Check that others will read the names that were meant: seeding would not find the files otherwise."""
     for file, (path, _) in zip(made.info.files, files, strict=True):
         if file.path != tuple(path):
             raise MetainfoError(f"the name {'/'.join(path)!r} would become {'/'.join(file.path)!r} elsewhere")
-    for url in (url for tier in tiers for url in tier):
-        check_tracker(url)
-    if sum(map(len, tiers)) > MAX_TRACKERS:
-        raise MetainfoError(f"{sum(map(len, tiers))} trackers; the most are {MAX_TRACKERS}")
-    for url in web_seeds:
-        check_web_seed(url)
