@@ -24,28 +24,9 @@ from attrs import frozen
 from irontide.errors import ProtocolViolation
 from irontide.interfaces import IBlockSink, IMessageReceiver
 from irontide.metainfo.layout import MAX_REQUEST
+from irontide.wire import messages as m
 from irontide.wire.codec import PIECE_HEADER_LENGTH
-from irontide.wire.messages import (
-    MESSAGES,
-    PIECE_ID,
-    AllowedFast,
-    BitfieldMessage,
-    Cancel,
-    Choke,
-    Extended,
-    Have,
-    HaveAll,
-    HaveNone,
-    Interested,
-    KeepAlive,
-    Message,
-    NotInterested,
-    Port,
-    RejectRequest,
-    Request,
-    SuggestPiece,
-    Unchoke,
-)
+from irontide.wire.messages import MESSAGES, PIECE_ID, Message
 
 MAX_MESSAGE = 256 * 1024
 """The longest message, id included; but for a bitfield,"""
@@ -69,9 +50,9 @@ class When(Enum):
 class Needs(Enum):
     """What both sides must have said in their preambles."""
 
-    NOTHING = auto()
-    FAST = auto()
-    EXTENSIONS = auto()
+    NOTHING = "nothing"
+    FAST = "the fast extension"
+    EXTENSIONS = "the extension protocol"
 
 
 @frozen
@@ -83,22 +64,22 @@ class Rule:
 
 
 RULES: Mapping[int, Rule] = {
-    Choke.id: Rule(),
-    Unchoke.id: Rule(),
-    Interested.id: Rule(),
-    NotInterested.id: Rule(),
-    Have.id: Rule(),
-    BitfieldMessage.id: Rule(When.FIRST),
-    Request.id: Rule(),
+    m.Choke.id: Rule(),
+    m.Unchoke.id: Rule(),
+    m.Interested.id: Rule(),
+    m.NotInterested.id: Rule(),
+    m.Have.id: Rule(),
+    m.BitfieldMessage.id: Rule(When.FIRST),
+    m.Request.id: Rule(),
     PIECE_ID: Rule(),
-    Cancel.id: Rule(),
-    Port.id: Rule(When.IN_PASSING),
-    SuggestPiece.id: Rule(needs=Needs.FAST),
-    HaveAll.id: Rule(When.FIRST, Needs.FAST),
-    HaveNone.id: Rule(When.FIRST, Needs.FAST),
-    RejectRequest.id: Rule(needs=Needs.FAST),
-    AllowedFast.id: Rule(needs=Needs.FAST),
-    Extended.id: Rule(When.IN_PASSING, Needs.EXTENSIONS),
+    m.Cancel.id: Rule(),
+    m.Port.id: Rule(When.IN_PASSING),
+    m.SuggestPiece.id: Rule(needs=Needs.FAST),
+    m.HaveAll.id: Rule(When.FIRST, Needs.FAST),
+    m.HaveNone.id: Rule(When.FIRST, Needs.FAST),
+    m.RejectRequest.id: Rule(needs=Needs.FAST),
+    m.AllowedFast.id: Rule(needs=Needs.FAST),
+    m.Extended.id: Rule(When.IN_PASSING, Needs.EXTENSIONS),
 }
 """
 Keep-alives have no id and are IN_PASSING.  Ids that are not here are skipped, at any time.  So a second
@@ -114,12 +95,8 @@ _PREFIX = Struct(">I")
 _HEADER = Struct(">IBII")  # of a piece message; shorter ones only use the front of it
 _BLOCK = Struct(">III")
 _ID_END = _PREFIX.size + 1
-_REQUEST_LENGTH = 13
-_REQUEST_END = _PREFIX.size + _REQUEST_LENGTH
-_HAVE_LENGTH = 5
-_HAVE_END = _PREFIX.size + _HAVE_LENGTH
 _BLOCK_OVERHEAD = 9  # of what the length prefix counts
-_KEEP_ALIVE = KeepAlive()
+_KEEP_ALIVE = m.KeepAlive()
 
 
 class PeerConnection:
@@ -135,20 +112,9 @@ class PeerConnection:
     """
 
     __slots__ = (
-        "_block",
-        "_blocks",
-        "_can",
-        "_closed",
-        "_is_first",
-        "_left",
-        "_need",
-        "_partial",
-        "_pieces",
-        "_receiver",
-        "_target",
-        "_we_are_first",
-        "held",
-    )
+        "_bitfield_length", "_block", "_blocks", "_can", "_closed", "_is_first", "_left", "_longest", "_need",
+        "_partial", "_receiver", "_target", "_we_are_first", "held",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -167,7 +133,10 @@ class PeerConnection:
         self.held = False
         self._receiver = receiver
         self._blocks = blocks
-        self._pieces = pieces
+        self._bitfield_length: int | None = None
+        self._longest = max(MAX_MESSAGE, MAX_RAW_BITFIELD)
+        if pieces is not None:
+            self.info_known(pieces)
         self._can = {Needs.NOTHING}
         if fast:
             self._can.add(Needs.FAST)
@@ -187,7 +156,8 @@ class PeerConnection:
 
     def info_known(self, pieces: int) -> None:
         """From now on a bitfield has the size that ``pieces`` pieces need."""
-        self._pieces = pieces
+        self._bitfield_length = 1 + (pieces + 7) // 8
+        self._longest = max(MAX_MESSAGE, self._bitfield_length)
 
     def discard_claim(self) -> None:
         """
@@ -212,7 +182,7 @@ class PeerConnection:
 
         :raises SpokeOutOfTurn: we must not.
         """
-        if isinstance(message, KeepAlive):
+        if isinstance(message, m.KeepAlive):
             return
         rule = RULES[message.id]
         fault = self._fault(rule, self._we_are_first)
@@ -224,7 +194,7 @@ class PeerConnection:
     def _fault(self, rule: Rule, first: bool) -> str | None:
         """Say what is wrong with a message now, None if nothing is."""
         if rule.needs not in self._can:
-            return f"without the {rule.needs.name.lower()} that it needs"
+            return f"without {rule.needs.value}"
         if rule.when is When.FIRST and not first:
             return "is not the first message"
         return None
@@ -271,16 +241,19 @@ class PeerConnection:
         while at <= last and not self.held:
             length, number, piece, begin = unpack(data, at)
             following = at + 4 + length
-            if number == 7 and 9 < length <= MAX_PIECE_MESSAGE and following <= end:
+            if number == PIECE_ID and 9 < length <= MAX_PIECE_MESSAGE:
                 length -= 9
                 target = claim(piece, begin, length)
+                if following > end:
+                    self._begin_block(piece, begin, length, target)
+                    return at + 13
                 if target is not None:
                     target[:] = view[at + 13 : following]
                 complete(piece, begin, length)
-            elif number == 6 and length == _REQUEST_LENGTH and following <= end:
-                message_received(Request(*_BLOCK.unpack_from(data, at + 5)))
-            elif number == 4 and length == _HAVE_LENGTH:
-                message_received(Have(piece))
+            elif number == 6 and length == 13 and following <= end:
+                message_received(m.Request(*_BLOCK.unpack_from(data, at + 5)))
+            elif number == 4 and length == 5:
+                message_received(m.Have(piece))
             else:
                 return self._take_message(data, at)
             at = following
@@ -322,7 +295,8 @@ class PeerConnection:
         if not length:
             self._receiver.message_received(_KEEP_ALIVE)
             return at + _PREFIX.size
-        self._judge_prefix(length)
+        if length > self._longest:
+            raise ProtocolViolation(f"a message of {length} bytes")
         if here < _ID_END:
             return self._keep(data, at, _ID_END)
         number = data[at + _PREFIX.size]
@@ -333,7 +307,8 @@ class PeerConnection:
                 return self._keep(data, at, PIECE_HEADER_LENGTH)
             self._is_first = False
             _, _, piece, begin = _HEADER.unpack_from(data, at)
-            self._begin_block(piece, begin, length - _BLOCK_OVERHEAD)
+            length -= _BLOCK_OVERHEAD
+            self._begin_block(piece, begin, length, self._blocks.claim(piece, begin, length))
             return at + PIECE_HEADER_LENGTH
         if number not in MESSAGES:
             self._left = length - 1
@@ -350,21 +325,12 @@ class PeerConnection:
         self._need = need
         return len(data)
 
-    def _begin_block(self, piece: int, begin: int, length: int) -> None:
-        self._target = self._blocks.claim(piece, begin, length)
+    def _begin_block(self, piece: int, begin: int, length: int, target: memoryview | None) -> None:
+        self._target = target
         self._block = (piece, begin, length)
         self._left = length
 
     # --- judging ---------------------------------------------------------------------------------------
-
-    def _bitfield_length(self) -> int | None:
-        """What the prefix of a bitfield has to say; None while that is not known."""
-        return None if self._pieces is None else 1 + (self._pieces + 7) // 8
-
-    def _judge_prefix(self, length: int) -> None:
-        """No message at all may be as long as this."""
-        if length > max(MAX_MESSAGE, self._bitfield_length() or MAX_RAW_BITFIELD):
-            raise ProtocolViolation(f"a message of {length} bytes")
 
     def _judge(self, number: int, length: int) -> None:
         """Whether a message of this id may be as long as this, and be said now."""
@@ -387,7 +353,7 @@ class PeerConnection:
         payload = kind.payload_length()
         if payload is not None:
             return length == 1 + payload
-        if kind is BitfieldMessage:
-            expected = self._bitfield_length()
+        if kind is m.BitfieldMessage:
+            expected = self._bitfield_length
             return length <= MAX_RAW_BITFIELD if expected is None else length == expected
         return 1 < length <= MAX_MESSAGE
