@@ -97,4 +97,4 @@ def carry_out(
             click.echo(f"irontide: IRONTIDE_{name.upper()}: {text}", err=True)
         sys.exit(USAGE)
     shown = reporter(as_json=as_json, quiet=quiet)
-    sys.exit(run(work(shown), say=shown.error, verbose=verbose))
+    sys.exit(run(work(shown), say=shown.error, log=shown.log, verbose=verbose))

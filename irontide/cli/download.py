@@ -14,6 +14,7 @@ from irontide.cli.progress import Reporter
 from irontide.cli.run import DONE, Interrupted, Interruption, Work
 from irontide.cli.source import load
 from irontide.cli.transfer import (
+    REAL,
     Parts,
     Reporting,
     Request,
@@ -53,7 +54,7 @@ async def download_one(
     request: Request,
     seed: bool,
     reporter: Reporter,
-    parts: Parts | None = None,
+    parts: Parts = REAL,
 ) -> int:
     """
     Do what ``irontide download`` promises, and return its exit code.
@@ -75,9 +76,7 @@ async def download_one(
         return DONE
 
     try:
-        return await in_session(
-            reactor, settings_for(request, torrent_file.info.infohash), body, parts or Parts()
-        )
+        return await in_session(reactor, settings_for(request, torrent_file.info.infohash), body, parts)
     except Interrupted:
         reporter.interrupted("stopped; the same command goes on from here")
         raise

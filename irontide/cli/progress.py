@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from irontide.settings import human_size
-from irontide.torrent.torrent import TorrentStatus
+from irontide.torrent.status import TorrentStatus
 
 _CLEAR = "\r\x1b[K"
 _LEAST_BAR = 10
@@ -52,6 +52,11 @@ class Reporter:
     def error(self, text: str) -> None:
         """Something went wrong."""
         self._errors.write(f"irontide: {text}\n")
+        self._errors.flush()
+
+    def log(self, text: str) -> None:
+        """What happens inside, for those who asked for it."""
+        self._errors.write(text + "\n")
         self._errors.flush()
 
     def _line(self, text: str) -> None:
@@ -121,6 +126,11 @@ class Bar(Lines):
         self._clear()
         super().error(text)
 
+    def log(self, text: str) -> None:
+        """See Reporter."""
+        self._clear()
+        super().log(text)
+
     def _line(self, text: str) -> None:
         self._clear()
         super()._line(text)
@@ -159,8 +169,12 @@ class Json(Reporter):
         """See Reporter."""
         self._event("error", text=text)
 
-    def _event(self, name: str, **facts: Any) -> None:
-        self._line(json.dumps({"event": name, **facts}, default=str))
+    def log(self, text: str) -> None:
+        """See Reporter."""
+        self._event("log", text=text)
+
+    def _event(self, event: str, **facts: Any) -> None:
+        self._line(json.dumps({"event": event, **facts}, default=str))
 
 
 def reporter(*, as_json: bool, quiet: bool) -> Reporter:

@@ -86,8 +86,9 @@ class Interruption:
 class Complaints:
     """A log observer that passes on what a user at the command line should hear of."""
 
-    def __init__(self, say: Callable[[str], object], verbose: bool) -> None:
+    def __init__(self, say: Callable[[str], object], log: Callable[[str], object], verbose: bool) -> None:
         self._say = say
+        self._log = log
         self._verbose = verbose
 
     def __call__(self, event: LogEvent) -> None:
@@ -102,23 +103,26 @@ class Complaints:
         elif failure is not None:
             text += f": {failure.getErrorMessage()}"
         if text:
-            self._say(text)
+            (self._log if self._verbose else self._say)(text)
 
 
 Work = Callable[[Any, Interruption], Coroutine[Deferred[Any], Any, int]]
 
 
-def run(work: Work, *, say: Callable[[str], object], verbose: bool = False) -> int:
+def run(
+    work: Work, *, say: Callable[[str], object], log: Callable[[str], object], verbose: bool = False
+) -> int:
     """
     Run ``work(reactor, interruption)`` and return the exit code.
 
     :param say: takes a line for the user, about what went wrong.
+    :param log: takes everything that is logged, instead of ``say``, if ``verbose``.
     """
     from twisted.internet import reactor
 
     use_monotonic_clock(reactor)
     raise_descriptor_limit()
-    globalLogBeginner.beginLoggingTo([Complaints(say, verbose)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([Complaints(say, log, verbose)], redirectStandardIO=False)
     interruption = Interruption()
     code = FAILED
     loop: Any = reactor

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 
 from irontide.cli.arguments import carry_out, common, request_of
 from irontide.cli.progress import Reporter
 from irontide.cli.run import DONE, Interruption, Work
 from irontide.cli.source import load
 from irontide.cli.transfer import (
+    REAL,
     Parts,
     Reporting,
     Request,
@@ -58,7 +58,7 @@ async def seed_one(
     request: Request,
     incomplete: bool,
     reporter: Reporter,
-    parts: Parts | None = None,
+    parts: Parts = REAL,
 ) -> int:
     """
     Do what ``irontide seed`` promises, and return its exit code.
@@ -71,7 +71,7 @@ async def seed_one(
     info = torrent_file.info
     if not incomplete:
         look = partial(missing_files, info, request.folder)
-        missing = await deferToThreadPool(reactor, reactor.getThreadPool(), look)
+        missing = await parts.in_thread(reactor, look)
         if missing:
             raise StorageError(_not_complete(missing))
     peers = await resolve(reactor, request.peers, interruption)
@@ -91,7 +91,7 @@ async def seed_one(
             await seed_until_interrupted(reporting)
         return DONE
 
-    return await in_session(reactor, settings_for(request, info.infohash), body, parts or Parts())
+    return await in_session(reactor, settings_for(request, info.infohash), body, parts)
 
 
 def missing_files(info: Info, folder: str) -> list[str]:

@@ -18,6 +18,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -40,6 +41,12 @@ class Parts:
 
     open_store: Callable[[Any, str], Deferred[Any]] = SQLiteStore.open
     make_session: Callable[[Any, Settings, IStore], Any] = Session
+    in_thread: Callable[[Any, Callable[[], Any]], Deferred[Any]] = lambda reactor, work: deferToThreadPool(
+        reactor, reactor.getThreadPool(), work
+    )
+
+
+REAL = Parts()
 
 
 @frozen

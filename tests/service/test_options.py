@@ -7,15 +7,15 @@ import os
 import sys
 
 from twisted.python import usage
-from twisted.trial.unittest import SynchronousTestCase
 
 from irontide import __version__
 from irontide.errors import ValidationFailed
 from irontide.service.options import Options, parse_listen
 from irontide.settings import OPTIONS, defaults
+from tests.temporary import FolderTestCase
 
 
-class OptionsTests(SynchronousTestCase):
+class OptionsTests(FolderTestCase):
     """Options as twistd uses them."""
 
     def setUp(self) -> None:
@@ -58,7 +58,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(self.parse().settings.listen_port, 77)
 
     def test_chosen_config_file_has_to_be_there(self) -> None:
-        self.assertIn("No such file", self.exit_text("--config", "/nonexistent.toml"))
+        self.assertIn("No such file", self.exit_text("--config", self.mktemp()))
 
     def test_listen(self) -> None:
         got = self.parse("--listen", "127.0.0.1:7000").settings

@@ -9,7 +9,6 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from irontide.errors import ListenPortInUse, StateInUse
@@ -17,9 +16,10 @@ from irontide.service.standalone import Daemon
 from irontide.session.memory_store import MemoryStore
 from irontide.settings import Settings
 from tests.service.fakes import FakeNotifier, FakeSession
+from tests.temporary import FolderTestCase
 
 
-class DaemonTests(SynchronousTestCase):
+class DaemonTests(FolderTestCase):
     """Daemon with a session that does as the test says."""
 
     def setUp(self) -> None:

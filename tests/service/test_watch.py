@@ -7,7 +7,6 @@ import os
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from irontide.errors import DuplicateTorrent, StoreError
@@ -15,9 +14,10 @@ from irontide.interfaces import IService
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.service.watch import INTERVAL, MAX_AT_ONCE, WatchedDirectory
 from tests.session.fakes import torrent_file
+from tests.temporary import FolderTestCase
 
 
-class WatchTests(SynchronousTestCase):
+class WatchTests(FolderTestCase):
     """WatchedDirectory on a Clock, with its thread's work done in place."""
 
     def setUp(self) -> None:

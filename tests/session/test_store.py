@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from irontide.errors import StoreError
 from irontide.interfaces import FileStat, IStore, Progress, StoredTorrent
 from irontide.session.store import MemoryStore, SQLiteStore
 from tests.session.fakes import ImmediateWriter
+from tests.temporary import FolderTestCase
 
 ONE = StoredTorrent(b"1" * 20, b"metainfo of one", "/downloads", 1.5, {"paused": False, "limit": 7})
 TWO = StoredTorrent(b"\0" * 20, b"\0\xff", "/down loads/\u00fc", 2.0, {})
@@ -184,14 +184,14 @@ _steps = st.lists(
 )
 
 
-class MemoryStoreTests(StoreContract, SynchronousTestCase):
+class MemoryStoreTests(StoreContract, FolderTestCase):
     """The one in memory."""
 
     def make(self) -> IStore:
         return MemoryStore()
 
 
-class SQLiteStoreTests(StoreContract, SynchronousTestCase):
+class SQLiteStoreTests(StoreContract, FolderTestCase):
     """The one on disk, without its thread."""
 
     def make(self) -> IStore:

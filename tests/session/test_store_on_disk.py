@@ -9,7 +9,6 @@ import threading
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
-from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import NewerStore, StateInUse, StoreError
 from irontide.interfaces import FileStat, Progress, StoredTorrent
@@ -18,6 +17,7 @@ from irontide.session.state_directory import BACKUP, DATABASE, TORRENTS
 from irontide.session.store import SQLiteStore
 from irontide.session.writer_thread import WriterThread
 from tests.session.fakes import ImmediateWriter, torrent_file
+from tests.temporary import FolderTestCase
 
 
 def stored(name: bytes, **more: object) -> StoredTorrent:
@@ -29,7 +29,7 @@ ONE, TWO = stored(b"one"), stored(b"two")
 SOME = Progress(ONE.infohash, b"\xf0", {5: b"\x80"}, {0: FileStat(1, 2)}, frozenset({1}), "boot", 1, 2)
 
 
-class DiskCase(SynchronousTestCase):
+class DiskCase(FolderTestCase):
     """Stores in one directory, one after the other."""
 
     def setUp(self) -> None:
@@ -397,7 +397,7 @@ class Turns:
         function(*args, **kwargs)
 
 
-class WriterThreadTests(SynchronousTestCase):
+class WriterThreadTests(FolderTestCase):
     """The thread itself."""
 
     def setUp(self) -> None:

@@ -7,14 +7,14 @@ import os
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import SettingsError, ValidationFailed
 from irontide.settings import OPTIONS, Settings, defaults, load, unknown_variables
 from irontide.settings.sources import MAX_CONFIG_FILE
+from tests.temporary import FolderTestCase
 
 
-class LoadTests(SynchronousTestCase):
+class LoadTests(FolderTestCase):
     """load, with files in a temporary folder."""
 
     def config(self, text: str | bytes) -> str:
@@ -95,7 +95,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_file_that_cannot_be_read(self) -> None:
         for path in (
-            "/nonexistent/irontide.toml",
+            self.mktemp(),
             "/",
             self.config("listen_port ="),
             self.config(b"\xff\xfe"),
@@ -112,7 +112,7 @@ class LoadTests(SynchronousTestCase):
         self.assertLess(len(self.errors(self.config(text), {}, {})), 200)
 
 
-class SettingsTests(SynchronousTestCase):
+class SettingsTests(FolderTestCase):
     """The value itself."""
 
     def test_wrong_values_are_refused_all_at_once(self) -> None:
@@ -133,7 +133,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(defaults().state, "/elsewhere/irontide")
 
 
-class AnyValueTests(SynchronousTestCase):
+class AnyValueTests(FolderTestCase):
     """Whatever stands in a file, the outcome is settings or a SettingsError."""
 
     @given(
