@@ -229,6 +229,9 @@ class IPieceStorage(Interface):
         None means that the pool for uploads has no room now: ask again when ``when_room`` says so.
         """
 
+    def when_room(wake: Callable[[], None]) -> None:
+        """Call ``wake`` once when the pool for uploads has room again."""
+
     def sync() -> Deferred[None]:
         """fdatasync every file written since the last call.  After a failure nothing may be assumed."""
 

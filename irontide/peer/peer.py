@@ -36,21 +36,54 @@ class Peer:
     :ivar address: the remote address of the connection.
     :ivar listens: where it accepts connections, as far as known.
     :ivar bits: the pieces it has; None until it said so.
-    :ivar choking: and ``interested``: what it told us; ``am_choking`` and ``am_interested``: what we told it.
-    :ivar download: and ``upload``: payload from it, and to it; ``download_rate`` and ``upload_rate`` are their
-        rates at the last tick.
+    :ivar choking: and ``interested``: what it told us; ``am_choking`` and ``am_interested``: what we said.
+    :ivar download: and ``upload``: payload from it, and to it; ``download_rate`` and ``upload_rate`` are
+        their rates at the last tick.
     :ivar strikes: invalid requests so far.
     """
 
     __slots__ = (
-        "address", "allowed_fast", "am_choking", "am_interested", "bits", "choking", "connection", "download", "download_rate", "drained", "drained_at",
-        "extended", "fast", "handshake", "incoming", "interested", "joined", "last_block", "last_received",
-        "last_sent", "listens", "offered_fast", "optimistic_since", "peer_id", "snubbed",
-        "strikes", "transport", "unchoked_since", "upload", "upload_only", "upload_rate",
-    )  # fmt: skip
+        "address",
+        "allowed_fast",
+        "am_choking",
+        "am_interested",
+        "bits",
+        "choking",
+        "connection",
+        "download",
+        "download_rate",
+        "drained",
+        "drained_at",
+        "extended",
+        "fast",
+        "handshake",
+        "incoming",
+        "interested",
+        "joined",
+        "last_block",
+        "last_received",
+        "last_sent",
+        "listens",
+        "offered_fast",
+        "optimistic_since",
+        "peer_id",
+        "snubbed",
+        "strikes",
+        "transport",
+        "unchoked_since",
+        "upload",
+        "upload_only",
+        "upload_rate",
+    )
 
     def __init__(
-        self, connection: Connection, address: PeerAddress, preamble: Preamble, peer_id: bytes, *, incoming: bool,
+        self,
+        connection: Connection,
+        address: PeerAddress,
+        preamble: Preamble,
+        peer_id: bytes,
+        *,
+        incoming: bool,
         now: float,
     ) -> None:  # fmt: skip
         self.connection = connection
@@ -93,6 +126,10 @@ class Peer:
     def reqq(self) -> int:
         """How many requests it is willing to queue."""
         return self.handshake.reqq if self.handshake is not None and self.handshake.reqq else 250
+
+    def has(self, piece: int) -> bool:
+        """Whether it has a piece, as far as it said."""
+        return self.bits is not None and self.bits[piece]
 
     def send(self, message: Message) -> None:
         """Queue one message."""

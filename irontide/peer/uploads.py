@@ -35,7 +35,7 @@ class Source(Protocol):
     storage: IPieceStorage
 
     def may_send(self, length: int, wake: Callable[[], None]) -> bool:
-        """Ask the rate limits for ``length`` bytes; False: ``wake`` is called when it is worth asking again."""
+        """Ask the limits for ``length`` bytes; False: ``wake`` is called when it is worth asking again."""
 
     def when_room(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` once when the pool for uploads has room again."""

@@ -8,7 +8,6 @@ that a slow disk holds up its own torrents only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -90,7 +89,7 @@ class Commits:
             self._flush()
 
     def _begin(self, torrent: Committed) -> None:
-        """Take a snapshot, sync, and have the snapshot ready; a torrent that is syncing waits for the next time."""
+        """Take a snapshot, sync, have it ready; a torrent that is syncing waits for the next time."""
         if torrent in self._syncing:
             if self._timer is None:
                 self._timer = self._clock.callLater(DELAY, self._due)
@@ -157,7 +156,7 @@ class Commits:
         self._retry = RETRY_FIRST
 
     def _refused(self, failure: Failure, ready: dict[bytes, Progress]) -> None:
-        """Nothing is lost but time: what was not committed is committed later, or fetched again after a crash."""
+        """What was not committed is committed later, or fetched again after a crash: only time is lost."""
         for infohash, progress in ready.items():
             self._ready.setdefault(infohash, progress)
         if self.degraded is None:
@@ -172,9 +171,7 @@ class Commits:
         """False once too much is uncommitted, or for too long, because the store refuses."""
         if self._failing_since is None:
             return True
-        return (
-            self._uncommitted < HOLD_BYTES and self._clock.seconds() - self._failing_since < HOLD_SECONDS
-        )
+        return self._uncommitted < HOLD_BYTES and self._clock.seconds() - self._failing_since < HOLD_SECONDS
 
     def forget(self, torrent: Committed) -> Deferred[None]:
         """Begin nothing new for ``torrent``; fires when no sync of it is under way."""
@@ -218,5 +215,3 @@ def _also(deferred: Deferred[None]) -> Deferred[None]:
 
     deferred.addBoth(pass_on)
     return other
-
-

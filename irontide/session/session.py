@@ -14,6 +14,7 @@ the limits and the store.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
@@ -111,6 +112,7 @@ class Session:
             settings=lambda: self.settings,
             boot_id=_boot_id(),
             random=SystemRandom(),
+            keep=self._keep,
             storage=self._open_storage,
         )
 
@@ -127,14 +129,14 @@ class Session:
             open_files=self._open_files,
             upload_pool=self._shared.upload_pool,
             wanted=options.wanted(info),
-            preallocate=self.settings.preallocate,
+            preallocate="full" if self.settings.preallocate == "full" else "sparse",
             paths=options.paths(info),
         )
 
     # --- life --------------------------------------------------------------------------------------------
 
     def start(self) -> Deferred[None]:
-        """Listen, then load the torrents of the store; fires when all are added (they may still be checking)."""
+        """Listen, then load the torrents of the store; fires when all are added, though not yet checked."""
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
@@ -169,7 +171,8 @@ class Session:
         except MetainfoError as error:
             self._log.error("cannot read {infohash}: {error}", infohash=row.infohash.hex(), error=error)
             return
-        torrent = Torrent(torrent_file, row.save_path, TorrentOptions.from_json(row.options), self._shared)
+        options = TorrentOptions.from_json(row.options)
+        torrent = Torrent(torrent_file, row.save_path, options, self._shared, added=row.added)
         self.torrents[torrent.infohash] = torrent
         progress = await self._store.progress(torrent.infohash)
         torrent.start(progress).addErrback(self._bug, "starting a torrent failed")
@@ -181,8 +184,8 @@ class Session:
         """
         Stop in order, within ``stop_deadline`` as far as that is in our hands.
 
-        First nothing new comes in; then trackers hear goodbye (``tracker_goodbye`` seconds at most) while what
-        came is written, synced and committed; then everything is closed.
+        First nothing new comes in; then trackers hear goodbye (``tracker_goodbye`` seconds at most) while
+        what came is written, synced and committed; then everything is closed.
         """
         return self._lock.run(lambda: Deferred.fromCoroutine(self._stop()))
 
@@ -239,25 +242,23 @@ class Session:
         if infohash in self.torrents:
             raise DuplicateTorrent(f"{torrent_file.info.name} was added before")
         path = os.path.abspath(save_path or self.settings.downloads)
-        torrent = self.torrents[infohash] = Torrent(torrent_file, path, options, self._shared)
+        torrent = self.torrents[infohash] = Torrent(
+            torrent_file, path, options, self._shared, added=time.time()
+        )
         try:
-            await self._store.add(self._row(torrent, torrent_file))
+            await self._keep(torrent, path, options)
         except BaseException:
             del self.torrents[infohash]
             raise
-        started = torrent.start(None)
-        started.addErrback(self._bug, "starting a torrent failed")
+        torrent.start(None).addErrback(self._bug, "starting a torrent failed")
         if peers:
             torrent.when_checked().addCallbacks(lambda _: torrent.add_peers(peers), lambda _: None)
         return torrent
 
-    def _row(self, torrent: Torrent, torrent_file: TorrentFile) -> StoredTorrent:
-        return StoredTorrent(
-            infohash=torrent.infohash,
-            metainfo=torrent_file.raw,
-            save_path=torrent.save_path,
-            added=self._reactor.seconds(),
-            options=torrent.options.to_json(),
+    def _keep(self, torrent: Torrent, save_path: str, options: TorrentOptions) -> Deferred[None]:
+        """Make what the user wants of a torrent durable."""
+        return self._store.add(
+            StoredTorrent(torrent.infohash, torrent.metainfo, save_path, torrent.added, options.to_json())
         )
 
     def remove(self, infohash: bytes, *, delete_files: bool = False) -> Deferred[None]:

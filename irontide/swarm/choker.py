@@ -13,6 +13,7 @@ decides the order, and never that somebody starves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from random import Random
 from typing import Protocol, TypeVar
@@ -54,7 +55,7 @@ class Choker:
 
     def __init__(self, slots: int, random: Random) -> None:
         self._random = random
-        self._next_round = float("-inf")
+        self._next_round = -math.inf
         self._early = False
         self._optimists: dict[IChokable, float] = {}  # since when
         self._lap: set[IChokable] = set()  # who had an optimistic turn in this lap
@@ -136,7 +137,7 @@ class Choker:
             key=lambda peer: (
                 peer not in keep,
                 -peer.download.value(now),
-                peer.unchoked_since is None,
+                math.inf if peer.unchoked_since is None else peer.unchoked_since,
                 peer.joined,
             ),
         )

@@ -39,9 +39,14 @@ class Connector:
     _log = Logger()
 
     def __init__(
-        self, book: PeerBook, dialer: Dials, rate: TokenBucket, build: Callable[[PeerAddress], IProtocol],
-        clock: IReactorTime, max_peers: Callable[[], int],
-    ) -> None:  # fmt: skip
+        self,
+        book: PeerBook,
+        dialer: Dials,
+        rate: TokenBucket,
+        build: Callable[[PeerAddress], IProtocol],
+        clock: IReactorTime,
+        max_peers: Callable[[], int],
+    ) -> None:
         self._book = book
         self._dialer = dialer
         self._rate = rate

@@ -23,7 +23,7 @@ from irontide.metainfo.info import Info
 from irontide.metainfo.layout import BLOCK_LENGTH
 from irontide.swarm.finishing import Finishing
 from irontide.swarm.limits import Limits
-from irontide.swarm.open_pieces import SEGMENT_LENGTH, OpenPiece, OpenPieces
+from irontide.swarm.open_pieces import SEGMENT_LENGTH, OpenPiece, OpenPieces, Pool
 from irontide.swarm.picker import Picker
 from irontide.swarm.requests import Requests
 from irontide.swarm.smart_ban import SmartBan
@@ -39,11 +39,8 @@ END_GAME_BATCH = 16
 IDLE_PIECE = 5.0
 
 
-class SharedPool(Protocol):
+class SharedPool(Pool, Protocol):
     """The memory for open pieces, shared by all torrents."""
-
-    def take(self, size: int) -> object:
-        """A buffer, or None while there is no room."""
 
     def when_room(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` once when a buffer came back."""
@@ -72,11 +69,19 @@ class Downloads:
     """
 
     def __init__(
-        self, info: Info, have: Bitfield, picker: Picker, storage: IPieceStorage, pool: SharedPool, limits: Limits,
-        clock: IReactorTime, watcher: Watcher, may_request: Callable[[], bool] = lambda: True,
-    ) -> None:  # fmt: skip
+        self,
+        info: Info,
+        have: Bitfield,
+        picker: Picker,
+        storage: IPieceStorage,
+        pool: SharedPool,
+        limits: Limits,
+        clock: IReactorTime,
+        watcher: Watcher,
+        may_request: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.now = clock.seconds()
-        self.pool = pool
+        self.pool: SharedPool = pool
         self.picker = picker
         self.open = OpenPieces(info.layout, pool)
         self.downloaded = self.redundant = self.failed_bytes = 0
@@ -134,9 +139,7 @@ class Downloads:
     def fill(self, requests: Requests) -> None:
         """Ask a peer for more blocks, if it has room for a batch."""
         room = requests.room()
-        if not room or self.stopped or requests.peer.bits is None or not self._may_ask(requests):
-            return
-        if not self._may_request():
+        if not room or self.stopped or not self._may_ask(requests) or not self._may_request():
             return
         if self._limits.limited:
             self._deal_soon()
@@ -153,7 +156,9 @@ class Downloads:
     @staticmethod
     def _may_ask(requests: Requests) -> bool:
         peer = requests.peer
-        return peer.am_interested and (not peer.choking or bool(peer.allowed_fast))
+        if peer.bits is None or not peer.am_interested:
+            return False
+        return not peer.choking or bool(peer.allowed_fast)
 
     def _ask(self, requests: Requests, count: int) -> bytes:
         """Deal up to ``count`` blocks to a peer; return the frames."""
@@ -185,7 +190,8 @@ class Downloads:
                 shared = shared or piece
         if not self._waiting_for_room:
             allowed = requests.peer.allowed_fast if requests.peer.choking else None
-            index = self.picker.next_piece(requests.peer.bits, allowed)
+            bits = requests.peer.bits
+            index = None if bits is None else self.picker.next_piece(bits, allowed)
             if index is not None:
                 return self._works_on(requests, self._opened(index))
         return shared
@@ -194,7 +200,7 @@ class Downloads:
         peer = requests.peer
         return (
             piece.free > 0
-            and peer.bits[piece.index]
+            and peer.has(piece.index)
             and (not self._waiting_for_room or piece.has_memory())
             and (not peer.choking or piece.index in peer.allowed_fast)
             and self.picker.wanted(piece.index)
@@ -226,7 +232,7 @@ class Downloads:
         for piece in self.open:
             if count <= 0:
                 break
-            if not piece.missing or not peer.bits[piece.index] or not self.picker.wanted(piece.index):
+            if not piece.missing or not peer.has(piece.index) or not self.picker.wanted(piece.index):
                 continue
             if peer.choking and piece.index not in peer.allowed_fast:
                 continue
@@ -254,7 +260,7 @@ class Downloads:
         """With a rate limit: a block to each peer in turn, while the bucket allows."""
         self._timer = None
         now = self.now = self._clock.seconds()
-        eager = [r for r in self._requests if r.peer.bits is not None and self._may_ask(r)]
+        eager = [requests for requests in self._requests if self._may_ask(requests)]
         while eager:
             again = []
             for requests in eager:

@@ -61,9 +61,25 @@ class OpenPiece:
     """
 
     __slots__ = (
-        "active", "asked", "blocks", "claims", "contributors", "free", "hashed", "hasher", "index", "missing",
-        "pending", "scratches", "segments", "size", "state", "unsaved_since", "worker", "writing",
-    )  # fmt: skip
+        "active",
+        "asked",
+        "blocks",
+        "claims",
+        "contributors",
+        "free",
+        "hashed",
+        "hasher",
+        "index",
+        "missing",
+        "pending",
+        "scratches",
+        "segments",
+        "size",
+        "state",
+        "unsaved_since",
+        "worker",
+        "writing",
+    )
 
     def __init__(self, index: int, size: int, now: float, written: Sequence[int] = ()) -> None:
         self.index = index
@@ -142,7 +158,7 @@ class OpenPiece:
             block = self.state.find(RECEIVED, end, last)
 
     def begin_write(self, segments: Sequence[int] | None = None) -> tuple[list[Chunk], list[int]]:
-        """What is in memory of these segments (default: all) and the blocks it consists of; tell ``written`` later."""
+        """What is in memory of these segments (default: all), and its blocks; tell ``written`` later."""
         self.writing += 1
         self.unsaved_since = None
         chosen = range(len(self.segments)) if segments is None else segments
@@ -190,7 +206,7 @@ class OpenPiece:
     # --- asking ----------------------------------------------------------------------------------------
 
     def ask(self, count: int, pool: Pool) -> list[int]:
-        """Take up to ``count`` blocks that are free and that there is memory for, in order; they count as asked."""
+        """Take up to ``count`` blocks, in order, that are free and have memory; they count as asked."""
         taken: list[int] = []
         block = self._next_free(0)
         while block >= 0 and len(taken) < count:
@@ -256,7 +272,7 @@ class OpenPiece:
         return self._view(block)
 
     def received(self, peer: Claimant, block: int, now: float) -> bool:
-        """``peer`` has put the whole of ``block`` where ``claim`` said; False if it came too late to count."""
+        """``peer`` has put all of ``block`` where ``claim`` said; False if it came too late to count."""
         if self.state[block]:
             return False
         if self.claims.get(block) is peer:

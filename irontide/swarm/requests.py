@@ -36,7 +36,10 @@ class Blocks(Protocol):
     """What becomes of blocks that have come."""
 
     now: float
-    pool: Pool
+
+    @property
+    def pool(self) -> Pool:
+        """Where the memory of open pieces comes from."""
 
     def open_piece(self, index: int) -> OpenPiece | None:
         """The piece, while it is open."""
@@ -55,7 +58,19 @@ class Requests:
     :ivar received: bytes of wanted blocks that came and that nobody has counted yet.
     """
 
-    __slots__ = ("_bpp", "_late", "_layout", "_owner", "_scratch", "_target", "asked", "peer", "received", "redundant", "working")
+    __slots__ = (
+        "_bpp",
+        "_late",
+        "_layout",
+        "_owner",
+        "_scratch",
+        "_target",
+        "asked",
+        "peer",
+        "received",
+        "redundant",
+        "working",
+    )
 
     def __init__(self, peer: Peer, layout: Layout, owner: Blocks) -> None:
         self.peer = peer
@@ -129,11 +144,16 @@ class Requests:
         return list(touched.values())
 
     def rejected(self, piece: int, begin: int, length: int) -> OpenPiece | None:
-        """The peer will not send this block; the piece concerned, or None if it was not expected (any more)."""
+        """The peer will not send this block; returns its piece, or None if nobody expects it any more."""
         key = piece * self._bpp + (begin >> _BLOCK_SHIFT)
         found = self.asked.get(key)
         block = begin >> _BLOCK_SHIFT
-        if found is None or piece != found.index or begin & _BLOCK_MASK or length != found.block_length(block):
+        if (
+            found is None
+            or piece != found.index
+            or begin & _BLOCK_MASK
+            or length != found.block_length(block)
+        ):
             if self._late.pop(key, 0) is None:
                 return None
             raise ProtocolViolation("rejected a request that was never made")

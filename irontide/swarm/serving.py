@@ -27,13 +27,6 @@ MAX_STRIKES = 300
 DRAIN_PATIENCE = 60.0
 
 
-class UploadStorage(IPieceStorage):  # type: ignore[misc]  # zope's interfaces are no types to inherit for mypy
-    """An IPieceStorage that says when its pool for uploads has room again."""
-
-    def when_room(wake: Callable[[], None]) -> None:
-        """Call ``wake`` once when a buffer came back."""
-
-
 class Watcher(Protocol):
     """What the swarm wants to know of what is served."""
 
@@ -49,9 +42,15 @@ class Serving:
     """
 
     def __init__(
-        self, layout: Layout, have: Bitfield, storage: UploadStorage, limits: Limits, choker: Choker, clock: IReactorTime,
+        self,
+        layout: Layout,
+        have: Bitfield,
+        storage: IPieceStorage,
+        limits: Limits,
+        choker: Choker,
+        clock: IReactorTime,
         watcher: Watcher,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.storage = storage
         self.uploaded = 0
         self._layout = layout

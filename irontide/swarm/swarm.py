@@ -75,9 +75,17 @@ class Swarm:
     _log = Logger()
 
     def __init__(
-        self, info: Info, have: Bitfield, picker: Picker, downloads: Callable[[Swarm], Downloads],
-        serving: Callable[[Swarm], Serving], book: PeerBook, us: Us, clock: IReactorTime, watcher: Watcher,
-    ) -> None:  # fmt: skip
+        self,
+        info: Info,
+        have: Bitfield,
+        picker: Picker,
+        downloads: Callable[[Swarm], Downloads],
+        serving: Callable[[Swarm], Serving],
+        book: PeerBook,
+        us: Us,
+        clock: IReactorTime,
+        watcher: Watcher,
+    ) -> None:
         self.infohash = info.infohash
         self.pieces = info.layout.pieces
         self.peers: dict[Peer, Requests] = {}

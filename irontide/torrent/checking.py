@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import CancelledError
 
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
-from irontide.storage.file_storage import FileStorage
 from irontide.storage.check import Check
+from irontide.storage.file_storage import FileStorage
 from irontide.torrent.resume import Plan
 
 
@@ -42,7 +42,7 @@ class Checking:
         await self._hash(self._plan.check, self._judged)
         for file, pieces in self._plan.samples.items():
             failed: list[int] = []
-            await self._hash(pieces, lambda piece, good, failed=failed: None if good else failed.append(piece))
+            await self._hash(pieces, partial(self._sampled, failed))
             if failed:
                 await self._doubt(file)
         return self.have
@@ -59,7 +59,12 @@ class Checking:
         if good:
             self.have.set(piece)
 
-    async def _hash(self, pieces: Iterable[int], judged) -> None:  # type: ignore[no-untyped-def]
+    @staticmethod
+    def _sampled(failed: list[int], piece: int, good: bool) -> None:
+        if not good:
+            failed.append(piece)
+
+    async def _hash(self, pieces: Iterable[int], judged: Callable[[int, bool], None]) -> None:
         if self._cancelled:
             raise CancelledError()
 
@@ -68,7 +73,8 @@ class Checking:
             judged(piece, good)
 
         self._check = self._storage.check(pieces, found)
-        await self._check.done
+        if not await self._check.done:
+            raise CancelledError()
 
     def cancel(self) -> None:
         """Stop hashing."""

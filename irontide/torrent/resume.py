@@ -102,9 +102,9 @@ def _too_short(info: Info, index: int, now: FileStat | None, have: Bitfield) -> 
     return any(have[piece] for piece in range(first_absent, info.layout.pieces_of(index).stop))
 
 
-def dirty_files(info: Info, have: Bitfield, wanted: Mapping[int, bool] | None = None) -> frozenset[int]:
+def dirty_files(info: Info, have: Bitfield) -> frozenset[int]:
     """The files that may be written to while the pieces that are missing come."""
-    dirty = set()
+    dirty: set[int] = set()
     for piece in have.zeros():
         dirty.update(info.layout.files_of(piece))
     return frozenset(index for index in dirty if not info.files[index].pad and info.files[index].length)

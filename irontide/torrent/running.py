@@ -70,9 +70,15 @@ class Running:
     name = "running"
 
     def __init__(
-        self, torrent_file: TorrentFile, have: Bitfield, masks: Mapping[int, bytes], storage: FileStorage,
-        options: TorrentOptions, shared: Shared, owner: Owner,
-    ) -> None:  # fmt: skip
+        self,
+        torrent_file: TorrentFile,
+        have: Bitfield,
+        masks: Mapping[int, bytes],
+        storage: FileStorage,
+        options: TorrentOptions,
+        shared: Shared,
+        owner: Owner,
+    ) -> None:
         info = self._info = torrent_file.info
         self.infohash = info.infohash
         self.private = info.private
@@ -95,25 +101,37 @@ class Running:
             sequential=options.sequential,
         )
         self.book = PeerBook()
-        self.choker: Choker[Peer] = Choker(settings.upload_slots, shared.random)
+        self.choker = Choker(settings.upload_slots, shared.random)
         us = Us(shared.peer_id, shared.port, float(settings.peer_timeout))
         self.swarm = Swarm(
             info,
             have,
             self.picker,
             lambda swarm: Downloads(
-                info, have, self.picker, storage, shared.download_pool,
-                Limits([self.download_limit, shared.download_limit]), clock, swarm, shared.commits.may_request,
+                info,
+                have,
+                self.picker,
+                storage,
+                shared.download_pool,
+                Limits([self.download_limit, shared.download_limit]),
+                clock,
+                swarm,
+                shared.commits.may_request,
             ),
             lambda swarm: Serving(
-                info.layout, have, storage, Limits([self.upload_limit, shared.upload_limit]), self.choker, clock,
+                info.layout,
+                have,
+                storage,
+                Limits([self.upload_limit, shared.upload_limit]),
+                self.choker,
+                clock,
                 swarm,
             ),
             self.book,
             us,
             clock,
             self,
-        )  # fmt: skip
+        )
         self.swarm.downloads.resume(masks)
         self._connector = Connector(
             self.book,
@@ -145,6 +163,18 @@ class Running:
     def goodbye(self) -> list[Deferred[None]]:
         """Tell the sources that the torrent stops."""
         return [source.stop(self.infohash) for source in self._shared.sources]
+
+    def set_priorities(self, options: TorrentOptions) -> None:
+        """Want other files than before."""
+        layout = self._info.layout
+        self.picker.set_priorities(piece_priorities(layout, options.file_priorities(self._info)))
+        self.swarm.wanted_changed()
+
+    def set_limits(self, download: int, upload: int) -> None:
+        """Other limits, in bytes/s, 0 for none."""
+        now = self._shared.clock.seconds()
+        self.download_limit.set_rate(download, now)
+        self.upload_limit.set_rate(upload, now)
 
     # --- peers -------------------------------------------------------------------------------------------
 

@@ -43,7 +43,12 @@ class Commits(Protocol):
 
 @frozen
 class Shared:
-    """The session as a torrent sees it."""
+    """
+    The session as a torrent sees it.
+
+    :ivar keep: make the save path and the options of a torrent durable; fires after the commit.
+    :ivar storage: the files of a torrent.
+    """
 
     clock: IReactorTime
     disk: IDisk
@@ -62,4 +67,5 @@ class Shared:
     settings: Callable[[], Settings]
     boot_id: str
     random: Random
+    keep: Callable[[Any, str, TorrentOptions], Deferred[None]]
     storage: Callable[[Info, str, TorrentOptions], FileStorage]

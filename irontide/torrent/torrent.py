@@ -20,9 +20,10 @@ waits for it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IDelayedCall, IProtocol
 from twisted.logger import Logger
@@ -36,46 +37,15 @@ from irontide.storage.file_storage import FileStorage
 from irontide.torrent import resume
 from irontide.torrent.checking import Checking
 from irontide.torrent.options import TorrentOptions
-from irontide.torrent.running import Running, have_bytes
+from irontide.torrent.running import Running
 from irontide.torrent.shared import Shared
+from irontide.torrent.status import TorrentStatus, status_of
+from irontide.torrent.stopped import Stopped
+from irontide.torrent.waiting import Waiting
 
 SPACE_RETRY = 15.0
 """Seconds between two looks whether a full disk has space again."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-@frozen
-class Stopped:
-    """Nothing happens; ``error`` says why, if it was not the user's wish."""
-
-    error: StorageError | None = None
-    name = "stopped"
-
-
-@frozen
-class TorrentStatus:
-    """
-    A torrent at one moment.
-
-    :ivar phase: ``checking``, ``running`` or ``stopped``.
-    :ivar checked: how much of the check is done, 0 to 1.
-    :ivar eta: seconds until complete at the present rate; None if that cannot be said.
-    """
-
-    phase: str
-    error: str | None
-    have_bytes: int
-    wanted_bytes: int
-    total: int
-    download_rate: float
-    upload_rate: float
-    downloaded: int
-    uploaded: int
-    peers: int
-    seeds: int
-    checked: float
-    complete: bool
-    eta: float | None
 
 
 class Torrent:
@@ -84,8 +54,16 @@ class Torrent:
     _log = Logger()
 
     def __init__(
-        self, torrent_file: TorrentFile, save_path: str, options: TorrentOptions, shared: Shared
+        self,
+        torrent_file: TorrentFile,
+        save_path: str,
+        options: TorrentOptions,
+        shared: Shared,
+        *,
+        added: float,
     ) -> None:
+        """:param added: seconds since 1970."""
+        self.added = added
         self.info = torrent_file.info
         self.infohash = self.info.infohash
         self.name = self.info.name
@@ -100,11 +78,16 @@ class Torrent:
         self._dirty: frozenset[int] = frozenset()
         self._uploaded = self._downloaded = 0
         self._lock = DeferredLock()
-        self._complete_waiters: list[Deferred[None]] = []
-        self._checked_waiters: list[Deferred[None]] = []
+        self._when_complete = Waiting()
+        self._when_checked = Waiting()
         self._retry: IDelayedCall | None = None
 
     # --- asking ------------------------------------------------------------------------------------------
+
+    @property
+    def metainfo(self) -> bytes:
+        """The bytes of the .torrent file."""
+        return self._torrent_file.raw
 
     @property
     def complete(self) -> bool:
@@ -115,37 +98,14 @@ class Torrent:
 
     def status(self) -> TorrentStatus:
         """How things stand now."""
-        phase = self.phase
-        layout = self.info.layout
-        here = have_bytes(layout, self.have)
-        wanted = sum(
-            file.length
-            for file, want in zip(self.info.files, self.options.wanted(self.info), strict=True)
-            if want
-        )
-        down = up = 0.0
-        peers = seeds = 0
-        if isinstance(phase, Running):
-            down = sum(peer.download_rate for peer in phase.swarm.peers)
-            up = sum(peer.upload_rate for peer in phase.swarm.peers)
-            peers = len(phase.swarm.peers)
-            seeds = sum(peer.seed for peer in phase.swarm.peers)
-        left = max(0, wanted - here)
-        return TorrentStatus(
-            phase=phase.name,
-            error=str(phase.error) if isinstance(phase, Stopped) and phase.error is not None else None,
-            have_bytes=here,
-            wanted_bytes=wanted,
-            total=self.info.total,
-            download_rate=down,
-            upload_rate=up,
+        return status_of(
+            self.info,
+            self.phase,
+            self.have,
+            self.options.wanted(self.info),
             downloaded=self.downloaded,
             uploaded=self.uploaded,
-            peers=peers,
-            seeds=seeds,
-            checked=phase.progress if isinstance(phase, Checking) else 1.0,
             complete=self.complete,
-            eta=0.0 if self.complete else left / down if down > 0 else None,
         )
 
     @property
@@ -164,17 +124,13 @@ class Torrent:
         """Fires once all wanted pieces are there and synced; fails with what stops the torrent."""
         if isinstance(self.phase, Running) and self.complete:
             return succeed(None)
-        waiting: Deferred[None] = Deferred()
-        self._complete_waiters.append(waiting)
-        return waiting
+        return self._when_complete.wait()
 
     def when_checked(self) -> Deferred[None]:
         """Fires once it is known what is there."""
         if isinstance(self.phase, Running):
             return succeed(None)
-        waiting: Deferred[None] = Deferred()
-        self._checked_waiters.append(waiting)
-        return waiting
+        return self._when_checked.wait()
 
     def accept(self, address: PeerAddress) -> IProtocol | None:
         """The protocol for a peer that asked for this torrent; None to refuse it."""
@@ -196,13 +152,15 @@ class Torrent:
         return self._lock.run(lambda: Deferred.fromCoroutine(self._bring_down(Stopped(), reason)))
 
     def pause(self) -> Deferred[None]:
-        """Stop, and stay so; keeping the wish is the session's part."""
-        self.options = evolve(self.options, paused=True)
-        return self.stop("paused")
+        """Stop, and stay so over restarts."""
+        return Deferred.fromCoroutine(self._pause())
+
+    async def _pause(self) -> None:
+        await self.keep(self.save_path, evolve(self.options, paused=True))
+        await self.stop("paused")
 
     def resume(self) -> Deferred[None]:
         """Go on after a pause or an error."""
-        self.options = evolve(self.options, paused=False)
         self._cancel_retry()
         return self._lock.run(lambda: Deferred.fromCoroutine(self._resume()))
 
@@ -218,6 +176,8 @@ class Torrent:
         return self._lock.run(lambda: Deferred.fromCoroutine(again()))
 
     async def _resume(self) -> None:
+        if self.options.paused:
+            await self.keep(self.save_path, evolve(self.options, paused=False))
         if isinstance(self.phase, Stopped):
             await self._bring_up(await self._shared.commits.progress(self.infohash))
 
@@ -258,9 +218,9 @@ class Torrent:
             self._torrent_file, self.have, self._masks, storage, self.options, self._shared, self
         )
         running.start()
-        self._fire(self._checked_waiters)
+        self._when_checked.fire()
         if not running.picker.left:
-            self._fire(self._complete_waiters)
+            self._when_complete.fire()
 
     async def _bring_down(self, then: Stopped, reason: str) -> None:
         """Close connections, write and sync what came, commit it, close the files."""
@@ -282,7 +242,9 @@ class Torrent:
                     self._dirty = frozenset()
                     await self._shared.commits.commit(self._progress(await storage.stats()))
                 except (StorageError, StoreError) as error:
-                    self._log.error("could not keep all progress of {name}: {error}", name=self.name, error=error)
+                    self._log.error(
+                        "could not keep all progress of {name}: {error}", name=self.name, error=error
+                    )
         await self._close_storage()
         self._stopped(then)
 
@@ -296,10 +258,8 @@ class Torrent:
         if phase.error is None:
             return
         self._log.error("{name} stops: {error}", name=self.name, error=phase.error)
-        for waiters in (self._checked_waiters, self._complete_waiters):
-            gone, waiters[:] = list(waiters), []
-            for waiting in gone:
-                waiting.errback(phase.error)
+        self._when_checked.fail(phase.error)
+        self._when_complete.fail(phase.error)
         if phase.error.errno in NO_SPACE:
             self._retry = self._shared.clock.callLater(SPACE_RETRY, self._try_again)
 
@@ -312,12 +272,6 @@ class Torrent:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-
-    @staticmethod
-    def _fire(waiters: list[Deferred[None]]) -> None:
-        ready, waiters[:] = list(waiters), []
-        for waiting in ready:
-            waiting.callback(None)
 
     # --- progress ----------------------------------------------------------------------------------------
 
@@ -371,7 +325,7 @@ class Torrent:
         except StoreError as error:
             self._log.error("{name}: not committed yet: {error}", name=self.name, error=error)
             self._shared.commits.note(self, 0)
-        self._fire(self._complete_waiters)
+        self._when_complete.fire()
 
     def storage_failed(self, failure: Failure) -> None:
         """The disk refused: stop, with what was committed before."""
@@ -384,9 +338,35 @@ class Torrent:
         )
         stopping.addErrback(lambda failure: self._log.failure("stopping failed", failure))
 
-    # --- the user's wishes -------------------------------------------------------------------------------
+    # --- for Changes -------------------------------------------------------------------------------------
+
+    def in_turn(self, change: Callable[[], Coroutine[Any, Any, None]]) -> Deferred[None]:
+        """Run ``change`` when no other change and no change of phase is under way."""
+        return self._lock.run(lambda: Deferred.fromCoroutine(change()))
+
+    async def keep(self, save_path: str, options: TorrentOptions) -> None:
+        """Make another save path or other options durable, then put them in force."""
+        await self._shared.keep(self, save_path, options)
+        self.save_path, self.options = save_path, options
+
+    def files(self) -> FileStorage:
+        """The files, also of a torrent that does not run."""
+        if self._storage is not None:
+            return self._storage
+        return self._shared.storage(self.info, self.save_path, self.options)
+
+    @property
+    def opened(self) -> FileStorage | None:
+        """The files, while they are open."""
+        return self._storage
 
     def add_peers(self, addresses: Sequence[PeerAddress]) -> None:
         """Addresses to try; forgotten unless the torrent runs."""
         if isinstance(self.phase, Running):
             self.phase.add_peers(addresses)
+
+    async def delete_files(self) -> None:
+        """Remove the torrent's files; it must be stopped."""
+        storage = self.files()
+        await storage.delete()
+        await storage.close()
