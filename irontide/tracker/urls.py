@@ -47,10 +47,7 @@ def http_url(url: str) -> str:
 
     :raises TrackerError: it is no http or https URL that we would ever ask for.
     """
-    if len(url) > MAX_URL:
-        raise TrackerError(f"the URL is longer than {MAX_URL} characters")
-    if any(c <= " " or c == "\x7f" for c in url):
-        raise TrackerError("the URL has spaces or control characters")
+    _check_text(url)
     try:
         parts = urlsplit(url)
         netloc = _netloc(parts)
@@ -72,14 +69,11 @@ def redirected(url: str, location: str) -> str:
 
     :raises TrackerError: it leads where no redirect may.
     """
-    if len(location) > MAX_URL:
-        raise TrackerError(f"redirected to a URL longer than {MAX_URL} characters")
     try:
-        joined = urljoin(url, location)
+        _check_text(location)  # before urljoin, which drops what it does not like without a word
+        return http_url(urljoin(url, location))
     except ValueError:
-        raise TrackerError("redirected to an invalid URL") from None
-    try:
-        return http_url(joined)
+        raise TrackerError("redirected, but the URL is not valid") from None
     except TrackerError as error:
         raise TrackerError(f"redirected, but {error}") from None
 
@@ -120,6 +114,13 @@ def without_secrets(text: str, url: str) -> str:
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def _check_text(url: str) -> None:
+    if len(url) > MAX_URL:
+        raise TrackerError(f"the URL is longer than {MAX_URL} characters")
+    if any(c <= " " or c == "\x7f" for c in url):
+        raise TrackerError("the URL has spaces or control characters")
 
 
 def _host(parts: SplitResult) -> str:
