@@ -13,19 +13,21 @@ from twisted.python import usage
 
 from irontide import __version__
 from irontide.errors import SettingsError, ValidationFailed
-from irontide.settings import OPTIONS, Settings, default_config, load
+from irontide.settings import OPTIONS, Settings, default_config, defaults, load
 from irontide.settings.sources import CONFIG_VARIABLE
 
 _OWN = [
     ["config", "c", None, "The configuration file, in TOML."],
     ["listen", None, None, "Where peers connect to: PORT, or ADDRESS:PORT ([::1]:6881 for IPv6)."],
 ]
+_DEFAULTS = defaults()
 
 
 def _described(name: str) -> list[Any]:
-    """A row of optParameters; the help names the default as it is without any configuration."""
+    """A row of optParameters; the default is told as it is without any configuration."""
     row = OPTIONS[name]
-    return [name.replace("_", "-"), None, None, f"{row.help} [{row.kind.placeholder}]"]
+    default = row.kind.show(getattr(_DEFAULTS, name))
+    return [name.replace("_", "-"), None, None, f"{row.help} [{row.kind.placeholder}; {default}]"]
 
 
 class Options(usage.Options):

@@ -31,7 +31,12 @@ _UNLIMITED = "unlimited"
 class Kind:
     """The base: what every kind of value can do."""
 
-    placeholder: ClassVar[str] = "VALUE"
+    _word: ClassVar[str]
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for a value in the help of a command line."""
+        return self._word
 
     def parse(self, value: object) -> object:
         """
@@ -86,7 +91,7 @@ class Whole(Kind):
         there has to be a limit.
     """
 
-    placeholder: ClassVar[str] = "N"
+    _word: ClassVar[str] = "N"
     least: int = 0
     most: int = 2**31 - 1
     unlimited: int | None = None
@@ -113,7 +118,7 @@ class Whole(Kind):
 class Size(Kind):
     """A number of bytes: 67108864 or ``"64 MiB"``."""
 
-    placeholder: ClassVar[str] = "SIZE"
+    _word: ClassVar[str] = "SIZE"
     least: int = 0
     most: int = TIB
 
@@ -130,7 +135,7 @@ class Size(Kind):
 class Rate(Kind):
     """Bytes in a second: 1048576 or ``"1 MiB/s"``; 0, or ``"unlimited"``, is no limit."""
 
-    placeholder: ClassVar[str] = "RATE"
+    _word: ClassVar[str] = "RATE"
     most: int = TIB
 
     def parse(self, value: object) -> int:
@@ -150,7 +155,7 @@ class Rate(Kind):
 class Seconds(Kind):
     """A length of time in seconds, with a fraction if need be."""
 
-    placeholder: ClassVar[str] = "SECONDS"
+    _word: ClassVar[str] = "SECONDS"
     least: float = 0.0
     most: float = 86400.0
 
@@ -174,7 +179,7 @@ class Seconds(Kind):
 class Flag(Kind):
     """Yes or no: a boolean in a file; true, false, yes, no, on, off, 1 or 0 as text."""
 
-    placeholder: ClassVar[str] = "yes|no"
+    _word: ClassVar[str] = "yes|no"
     _words: ClassVar[Mapping[str, bool]] = {
         "true": True, "yes": True, "on": True, "1": True,
         "false": False, "no": False, "off": False, "0": False,
@@ -201,6 +206,10 @@ class Choice(Kind):
 
     words: tuple[str, ...]
 
+    @property
+    def placeholder(self) -> str:
+        return "|".join(self.words)
+
     def parse(self, value: object) -> str:
         if not isinstance(value, str) or value not in self.words:
             raise ValueError(f"{_shown(value)} is none of {', '.join(self.words)}")
@@ -215,7 +224,7 @@ class Path(Kind):
     :ivar optional: whether it can be left out; None, or empty text, says so.
     """
 
-    placeholder: ClassVar[str] = "DIR"
+    _word: ClassVar[str] = "DIR"
     optional: bool = False
 
     def parse(self, value: object) -> str | None:
@@ -240,7 +249,7 @@ class Path(Kind):
 class Addresses(Kind):
     """A few numeric IPv4 and IPv6 addresses of this host: a list, or text with commas between."""
 
-    placeholder: ClassVar[str] = "ADDRESS,..."
+    _word: ClassVar[str] = "ADDRESS,..."
     most: int = 64
 
     def parse(self, value: object) -> tuple[str, ...]:
