@@ -77,6 +77,8 @@ def find(path: str, leave_out: str | None = None) -> Content:
     :raises OSError: something cannot be read.
     """
     name = os.path.basename(os.path.abspath(path))
+    if not name:
+        raise ContentError(f"{path}: has no name that the torrent could have")
     real_path = os.path.realpath(path, strict=True)
     found: list[tuple[tuple[str, ...], int, int]] = []
     skipped: list[str] = []
@@ -88,8 +90,6 @@ def find(path: str, leave_out: str | None = None) -> Content:
         found.sort()
     else:
         raise ContentError(f"{path}: neither a file nor a folder")
-    if not name:
-        raise ContentError(f"{path}: has no name that the torrent could have")
     if not any(size for _, size, _ in found):
         raise ContentError(f"{path}: there is nothing in it to share")
     return Content(

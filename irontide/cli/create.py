@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -22,7 +23,7 @@ from irontide.cli.run import DONE, FAILED, INTERRUPTED, os_error
 from irontide.errors import IrontideError, MetainfoError
 from irontide.metainfo.create import build, check_tracker, check_web_seed, choose_piece_length
 from irontide.metainfo.info import HASH_LENGTH, MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH
-from irontide.metainfo.torrent_file import TorrentFile
+from irontide.metainfo.torrent_file import LAST_SECOND, TorrentFile
 from irontide.settings import human_size
 from irontide.settings.kinds import Size
 
@@ -153,6 +154,9 @@ def carry_out(
     """
     if not order.force and os.path.lexists(order.output):
         raise MetainfoError(f"{order.output} is there already; --force replaces it")
+    folder = os.path.dirname(order.output) or "."
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MetainfoError(f"cannot write into {folder}")  # before all is hashed for nothing
     content = find(order.path, os.path.realpath(order.output))
     for text in content.skipped:
         say(f"skipped {printable(text)}")
@@ -222,7 +226,7 @@ def _rename_to_new(temporary: str, path: str) -> None:
 def _now() -> int:
     """Seconds since 1970; SOURCE_DATE_EPOCH has a say, for reproducible builds."""
     said = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return int(said) if said.isascii() and said.isdigit() else int(time.time())
+    return min(int(said), LAST_SECOND) if re.fullmatch("[0-9]{1,12}", said) else int(time.time())
 
 
 def _bar(total: int) -> AbstractContextManager[Callable[[int], object]]:
