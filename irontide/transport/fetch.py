@@ -17,10 +17,15 @@ from typing import Any
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError, DNSLookupError
-from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -50,6 +55,8 @@ CONNECT_TIMEOUT = 5.0
 """Seconds until the connection stands, from the name on."""
 OVERHEAD = 128 * 1024
 """Bytes that may come beside the body: headers, and the framing of chunks."""
+CACHED_HOSTS = 200
+"""Hosts whose TLS settings are kept: making them loads all certificates of the system."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 HEADERS = {"User-Agent": [f"irontide/{__version__}"], "Accept-Encoding": ["gzip"], "Accept": ["*/*"]}
 
@@ -64,8 +71,7 @@ class Fetcher:
 
     def __init__(self, reactor: Any, policy: IPolicyForHTTPS | None = None) -> None:
         self._reactor = reactor
-        # The cache spares loading the system's certificates each time.
-        self._policy = policy or HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS())
+        self._policy = policy or HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS(), CACHED_HOSTS)
 
     def fetch(self, url: str, *, deadline: float, limit: int = REPLY_LIMIT) -> Deferred[bytes]:
         """
@@ -223,8 +229,10 @@ def explanation(failure: Failure, fetching: _Fetch) -> str | None:
         return "the name of the host is not known"
     if failure.check(ConnectionRefusedError):
         return "connection refused"
-    if failure.check(ConnectTimeout, DeferredTimeout):
+    if failure.check(TimeoutError):
         return f"no connection within {CONNECT_TIMEOUT:g} s"
     if failure.check(ConnectError, ConnectionClosed):
         return "no connection"
-    return "cancelled" if failure.check(CancelledError) else None
+    if failure.check(ValueError):
+        return "the name of the host is not valid"
+    return "cancelled" if failure.check(CancelledError, ConnectingCancelledError) else None

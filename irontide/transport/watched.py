@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -134,6 +135,11 @@ class _WatchedFactory(Factory):
         return None if inner is None else Watched(inner, self._most)
 
 
+def _too_late(result: object, timeout: float) -> Failure:
+    """What an endpoint makes of being cancelled differs; this is what it means here."""
+    return Failure(TimeoutError())
+
+
 @implementer(IStreamClientEndpoint)
 class WatchedEndpoint:
     """
@@ -161,7 +167,7 @@ class WatchedEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect; fires with the protocol of ``protocolFactory``."""
         connecting = self._endpoint.connect(_WatchedFactory(protocolFactory, self._most))
-        return connecting.addTimeout(self._timeout, self._reactor).addCallback(self._watch)
+        return connecting.addTimeout(self._timeout, self._reactor, _too_late).addCallback(self._watch)
 
     def _watch(self, watched: Any) -> IProtocol:
         self._connected(watched)

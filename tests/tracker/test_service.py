@@ -167,6 +167,15 @@ class AnnounceTests(ServiceTests):
         self.answer()
         self.assertEqual(self.states(), ["working"])
 
+    def test_a_client_that_breaks_its_promise(self) -> None:
+        """Anything but a FetchError is a bug of ours: said in the log, and the torrent goes on."""
+        self.start()
+        self.answer(RuntimeError("no"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.clock.advance(SURPRISE)
+        self.answer()
+        self.assertEqual(self.states(), ["working"])
+
 
 class EventTests(ServiceTests):
     def test_completed_is_told_once(self) -> None:
