@@ -143,7 +143,7 @@ class Reporting:
         self._loop.clock = reactor
 
     def __enter__(self) -> Reporting:
-        self._loop.start(self._reporter.interval).addErrback(self._fail)
+        self._loop.start(self._reporter.interval, now=False).addErrback(self._fail)
         return self
 
     def __exit__(self, *_: object) -> None:
