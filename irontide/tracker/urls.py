@@ -113,6 +113,7 @@ def without_secrets(text: str, url: str) -> str:
     return text
 
 
+_HOST = re.compile(r"[A-Za-z0-9._-]*|[0-9A-Fa-f:.]+")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -125,7 +126,10 @@ def _check_text(url: str) -> None:
 
 def _host(parts: SplitResult) -> str:
     host = (parts.hostname or "").rstrip(".")
-    return host if host.isascii() else host.encode("idna").decode("ascii")
+    host = host if host.isascii() else host.encode("idna").decode("ascii")
+    if not _HOST.fullmatch(host):  # what IDNA makes of a character may be anything, a blank too
+        raise ValueError("the name of the host is not valid")
+    return host
 
 
 def _netloc(parts: SplitResult) -> str:

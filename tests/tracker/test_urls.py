@@ -37,6 +37,9 @@ REFUSED = [
     "http://t.example/a\r\nX-Header: b",
     "http://t.example/\0",
     "http://t.example/" + "a" * MAX_URL,
+    "http://t\u3000x\u00a8.example/",
+    "http://t'.example/",
+    "http://[fe80::1%25eth0]/",
     "http://" + "ü" * 70 + ".example/",
 ]
 
