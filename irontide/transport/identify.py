@@ -23,7 +23,6 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IReactorTime,
-    IReadDescriptor,
     ITransport,
 )
 from twisted.internet.protocol import Factory
@@ -34,7 +33,7 @@ from zope.interface import implementer
 from irontide.errors import Closed
 from irontide.interfaces import IConnectionRouter, IPeerTransport, IReadiness, ISlot, PeerAddress
 from irontide.transport.slots import Refusal, Slots
-from irontide.transport.vectored import RECEIVE_SIZE
+from irontide.transport.vectored import RECEIVE_SIZE, IReadsAhead
 from irontide.wire.preamble import PREAMBLE_LENGTH, PREFIX, Preamble
 
 IDENTIFY_TIMEOUT = 5.0
@@ -58,6 +57,13 @@ class Acceptor(Structural):
 
     def stopListening(self) -> object:
         """Accept nothing for ever."""
+
+
+class Newcomer(Structural):
+    """A connection that is accepted and has no transport yet."""
+
+    def abortConnection(self) -> None:
+        """Close at once."""
 
 
 class _State(Enum):
@@ -88,6 +94,14 @@ class PreambleProtocol:
         self._successor: IProtocol
 
     # --- called by the transport -----------------------------------------------------------------------
+
+    def accepted(self, newcomer: Newcomer) -> None:
+        """
+        A socket is there, and a transport comes in this turn of the reactor.
+
+        Unless ``newcomer`` has to give way before: IReadsAhead is asked of it as of a transport.
+        """
+        self.transport = cast(IPeerTransport, newcomer)
 
     def makeConnection(self, transport: ITransport) -> None:
         """Connected: wait for what comes."""
@@ -166,11 +180,15 @@ class PreambleProtocol:
         Connections that were accepted a moment ago may have spoken since; the flood that pushes them out
         has not.  (Whoever calls this takes the slot, and counts.)
         """
-        descriptor = IReadDescriptor(self.transport, None)
-        if descriptor is not None:
-            descriptor.doRead()
+        self.read_now()
         if self._state is _State.COLLECTING:
             self._close()
+
+    def read_now(self) -> None:
+        """Take in what has arrived and was not read yet, where the transport can tell."""
+        ahead = IReadsAhead(self.transport, None)
+        if ahead is not None:
+            ahead.read_now()
 
     def _read_at_most(self, size: int) -> None:
         self.transport.bufferSize = size  # type: ignore[attr-defined]  # as all of Twisted's have

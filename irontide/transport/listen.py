@@ -32,14 +32,15 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from irontide.errors import ListenPortInUse, SettingsError
 from irontide.interfaces import PeerAddress
-from irontide.transport.identify import PeerFactory
-from irontide.transport.vectored import VectoredServer
+from irontide.transport.identify import PeerFactory, PreambleProtocol
+from irontide.transport.vectored import IReadsAhead, VectoredServer, reset
 
 BACKLOG = 4096
-ACCEPTS_A_TURN = 64
+ACCEPTS_A_TURN = 512
 """Connections that are accepted before others have their turn."""
 
 BACKOFF_FIRST = 0.1
@@ -135,38 +136,28 @@ class PeerPort(tcp.Port):
     # --- accepting -------------------------------------------------------------------------------------
 
     def doRead(self) -> None:
-        """Accept a batch of connections."""
+        """Accept a batch of connections, then give transports to those that have not given way already."""
+        newcomers: list[_Newcomer] = []
         for _ in range(ACCEPTS_A_TURN):
             try:
                 accepted, client = self.socket.accept()
             except BlockingIOError:
-                return
+                break
             except OSError as error:
                 if error.errno in _CLIENT_IS_GONE:
                     continue
                 self._pause_accepting(error)
-                return
+                break
             self._backoff = BACKOFF_FIRST
-            self._connect(accepted, client)
+            protocol = self.factory.buildProtocol(self._buildAddr(_with_scope(client)))
+            if protocol is None:
+                accepted.close()
+                continue
+            newcomers.append(_Newcomer(self, accepted, client, protocol))
             if self._holders or self.disconnecting:
-                return
-
-    def _connect(self, accepted: socket.socket, client: tuple[Any, ...]) -> None:
-        if len(client) == 4 and client[3]:
-            host = socket.getnameinfo(client, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
-            client = (host, *client[1:])
-        protocol = self.factory.buildProtocol(self._buildAddr(client))
-        if protocol is None:
-            accepted.close()
-            return
-        self.sessionno += 1
-        try:
-            transport = self.transport(accepted, protocol, client, self, self.sessionno, self.reactor)
-        except OSError:
-            accepted.close()
-            protocol.connectionLost(Failure())
-            return
-        protocol.makeConnection(transport)
+                break
+        for newcomer in newcomers:
+            newcomer.connect()
 
     # --- out of descriptors ----------------------------------------------------------------------------
 
@@ -200,6 +191,69 @@ class PeerPort(tcp.Port):
             self._retry.cancel()
             self._retry = None
         super().connectionLost(reason)
+
+
+def _with_scope(client: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Name the interface in a link-local IPv6 address, as Twisted does: it is part of where the peer is."""
+    if len(client) == 4 and client[3]:
+        host, _ = socket.getnameinfo(client, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        return (host, *client[1:])
+    return client
+
+
+@implementer(IReadsAhead)
+class _Newcomer:
+    """
+    A connection in the batch that is being accepted.
+
+    In a flood most of a batch gives way to the rest of it.  Those never get a transport, nor a place in
+    the reactor: that is more than half of the work, and decides whether the kernel's queue overflows.
+    """
+
+    __slots__ = ("_accepted", "_client", "_port", "_protocol")
+
+    def __init__(
+        self, port: PeerPort, accepted: socket.socket, client: tuple[Any, ...], protocol: PreambleProtocol
+    ) -> None:
+        self._port = port
+        self._accepted: socket.socket | None = accepted
+        self._client = client
+        self._protocol = protocol
+        protocol.accepted(self)
+
+    def connect(self) -> None:
+        """Become a real connection, unless that is done or there is none any more."""
+        accepted, self._accepted = self._accepted, None
+        if accepted is None:
+            return
+        port, protocol = self._port, self._protocol
+        port.sessionno += 1
+        client = _with_scope(self._client)
+        try:
+            transport = port.transport(accepted, protocol, client, port, port.sessionno, port.reactor)
+        except OSError:
+            accepted.close()
+            protocol.connectionLost(Failure())
+            return
+        protocol.makeConnection(transport)
+
+    def read_now(self) -> None:
+        """If something has arrived, become a real connection and deliver it."""
+        if self._accepted is None:
+            return
+        try:
+            arrived = self._accepted.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            return
+        if arrived:
+            self.connect()
+            self._protocol.read_now()
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+        accepted, self._accepted = self._accepted, None
+        if accepted is not None:
+            reset(accepted)
 
 
 def open_listening_socket(host: str, port: int) -> socket.socket | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import resource
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from socket import AF_INET6, inet_pton
 
@@ -129,7 +129,7 @@ class Slots:
         self.used = 0
         self.refusals: Counter[str] = Counter()
         self._unidentified: OrderedDict[Slot, None] = OrderedDict()
-        self._by_network: dict[str | bytes, OrderedDict[Slot, None]] = {}
+        self._by_network: dict[str | bytes, dict[Slot, None]] = {}
         self.set_limit(limit)
         self.set_per_address(per_address, per_loopback)
 
@@ -200,8 +200,8 @@ class Slots:
         """
         network = network_of(address.host)
         bound = self._per_loopback if is_loopback(address.host) else self._per_address
-        while len(neighbours := self._by_network.get(network, ())) >= bound:
-            self._evict(neighbours, Refusal.ADDRESS)  # type: ignore[arg-type]  # () is never that long
+        while len(neighbours := self._by_network.get(network, {})) >= bound:
+            self._evict(neighbours, Refusal.ADDRESS)
         while len(self._unidentified) >= self.max_unidentified:
             self._evict(self._unidentified, Refusal.CROWDED)
         if not self._room():
@@ -209,7 +209,7 @@ class Slots:
             return None
         slot = self._take(address, network, evict)
         self._unidentified[slot] = None
-        self._by_network.setdefault(network, OrderedDict())[slot] = None
+        self._by_network.setdefault(network, {})[slot] = None
         return slot
 
     def dial(self, address: PeerAddress) -> Slot | None:
@@ -236,7 +236,7 @@ class Slots:
             self._evict(self._unidentified, Refusal.CROWDED)
         return self.used < self._limit
 
-    def _evict(self, among: OrderedDict[Slot, None], reason: Refusal) -> None:
+    def _evict(self, among: Iterable[Slot], reason: Refusal) -> None:
         """Make the oldest of ``among`` give way; afterwards it is closed, or identified."""
         slot = next(iter(among))
         if slot.evict is not None:

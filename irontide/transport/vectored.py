@@ -16,6 +16,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from errno import ENOBUFS
 from itertools import islice
 from typing import Any
@@ -26,7 +27,7 @@ from twisted.internet.interfaces import IConnector, IProducer
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from irontide.interfaces import IPeerTransport
 
@@ -38,8 +39,17 @@ HIGH_WATER = 512 * 1024
 LOW_WATER = 128 * 1024
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_ABORTED = Failure(ConnectionAborted())
+"""One for all, as with Twisted's own reasons: in a flood, making them is a tenth of the work."""
 
 Buffer = bytes | memoryview
+
+
+class IReadsAhead(Interface):
+    """A transport that need not wait for the reactor to tell it that bytes have arrived."""
+
+    def read_now() -> None:
+        """Deliver what has arrived; nothing at all if nothing has, or the connection is lost."""
 
 
 class _SendQueue(tcp.Connection):
@@ -192,13 +202,9 @@ class _SendQueue(tcp.Connection):
         self.stopWriting()
         self._aborted = True
         self.doRead = self.doWrite = _do_nothing  # type: ignore[method-assign]  # as Twisted does
-        try:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        except OSError:
-            self._log.debug("no reset for a socket that is closed already")
-        self.socket.close()
+        reset(self.socket)
         self._forget_queue()
-        self.reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
+        self.reactor.callLater(0, self.connectionLost, _ABORTED)
 
     def connectionLost(self, reason: Failure) -> None:
         """What is queued is dropped, and whoever waits for it told, before the protocol hears."""
@@ -214,6 +220,11 @@ class _SendQueue(tcp.Connection):
                 sent()
             except Exception:
                 self._log.failure("a callback of writeVec failed while its connection was closed")
+
+    def _closeSocket(self, orderly: bool) -> None:
+        """Called by Twisted's connectionLost; abortConnection has done it already."""
+        if not self._aborted:
+            super()._closeSocket(orderly)
 
     def startReading(self) -> None:
         """Not once the descriptor is closed: its number may be another connection's by now."""
@@ -236,13 +247,24 @@ class _SendQueue(tcp.Connection):
             super().stopWriting()
 
 
+def reset(connected: socket.socket) -> None:
+    """Close so that nothing stays behind, here or in the kernel: the other side gets a reset."""
+    with suppress(OSError):  # some systems refuse the option once the other side is gone
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    connected.close()
+
+
 def _do_nothing() -> None:
     """Stands in for doRead and doWrite of a socket that is closed."""
 
 
-@implementer(IPeerTransport)
+@implementer(IPeerTransport, IReadsAhead)
 class VectoredServer(_SendQueue, tcp.Server):
     """The transport of an accepted connection."""
+
+    def read_now(self) -> None:
+        """See IReadsAhead; a lost connection is left for the reactor to find."""
+        self.doRead()
 
 
 @implementer(IPeerTransport)

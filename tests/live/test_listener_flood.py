@@ -127,7 +127,6 @@ async def test_silent_strangers_do_not_shut_an_honest_peer_out():
         honest = load("handshakes", here.port, 20, 7, 0.05)
         silent = load("silent", here.port, SILENT)
         silent_result, honest_result = await gatherResults([silent, honest], consumeErrors=True)
-        print("silent:", silent_result, "honest:", honest_result, dict(here.slots.refusals))
         assert silent_result["made"] == silent_result["closed"] == SILENT
         assert silent_result["longest"] < 6.0
         assert honest_result["answered"] == honest_result["made"] == 140
@@ -144,7 +143,6 @@ async def test_good_handshakes_at_a_high_rate():
         cpu = time.process_time()
         result = await load("handshakes", here.port, RATE, SECONDS, 0.01)
         cpu = time.process_time() - cpu
-        print(result, f"{cpu / result['made'] * 1e6:.0f} us a connection")
         assert result["answered"] == result["made"] == RATE * SECONDS
         assert result["took"] < SECONDS * 1.1 + 0.5
         assert here.router.most <= CAP
@@ -157,7 +155,6 @@ async def test_more_good_peers_than_the_cap():
     async with site() as here:
         here.slots.set_limit(50)
         result = await load("handshakes", here.port, RATE, 1, 5.0)
-        print(result, dict(here.slots.refusals))
         assert here.router.most == 50
         assert here.most_descriptors <= 50 + 20
         assert result["answered"] == 50

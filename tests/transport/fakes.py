@@ -6,13 +6,13 @@ from collections.abc import Callable
 from errno import EAGAIN
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.interfaces import IConnectionRouter, IReadiness, ISlot, PeerAddress
+from irontide.transport.vectored import IReadsAhead
 from irontide.wire.preamble import Preamble
 
 KNOWN = Preamble(bytes(8), b"k" * 20)
@@ -74,7 +74,7 @@ class Busy(KnowsOne):
         return [address for address, peer in self.served if peer.transport is not None]
 
 
-@implementer(IReadDescriptor)
+@implementer(IReadsAhead)
 class FakeTransport(StringTransport):
     """A StringTransport with bytes that have arrived and wait to be read."""
 
@@ -83,16 +83,10 @@ class FakeTransport(StringTransport):
         self.protocol = protocol
         self.arrived = b""
 
-    def doRead(self) -> None:
+    def read_now(self) -> None:
         arrived, self.arrived = self.arrived, b""
         if arrived:
             self.protocol.dataReceived(arrived)
-
-    def fileno(self) -> int:
-        return 1
-
-    def logPrefix(self) -> str:
-        return "fake"
 
     def close(self) -> None:
         """The other side goes."""
@@ -117,9 +111,10 @@ class FakeAcceptor:
 
 
 class FakeSocket:
-    """A connected socket on which nothing happens."""
+    """A connected socket on which nothing more arrives than was there in the beginning."""
 
-    def __init__(self, number: int = 7) -> None:
+    def __init__(self, number: int = 7, arrived: bytes = b"") -> None:
+        self.arrived = arrived
         self.number = number
         self.closed = False
 
@@ -132,8 +127,10 @@ class FakeSocket:
     def setsockopt(self, *args: object) -> None:
         pass
 
-    def recv(self, size: int) -> bytes:
-        raise BlockingIOError(EAGAIN, "nothing has arrived")
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if not self.arrived:
+            raise BlockingIOError(EAGAIN, "nothing has arrived")
+        return self.arrived[:size]
 
     def shutdown(self, how: int) -> None:
         pass

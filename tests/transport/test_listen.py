@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.testing import MemoryReactorClock
@@ -24,8 +24,8 @@ from irontide.transport.listen import (
     Listener,
     PeerPort,
 )
-from irontide.transport.slots import Slots
-from tests.transport.fakes import FakeListeningSocket, FakeSocket, KnowsOne
+from irontide.transport.slots import Refusal, Slots
+from tests.transport.fakes import KNOWN, FakeListeningSocket, FakeSocket, KnowsOne
 
 
 class FakeReserve(DescriptorReserve):
@@ -179,13 +179,63 @@ class PortTests(SynchronousTestCase):
         self.assertTrue(self.accepting())
 
     def test_a_batch_ends_when_somebody_holds(self) -> None:
-        class Holding(FakeSocket):
-            def setblocking(held, blocking: bool) -> None:
-                self.port.hold("a")
-
-        self.socket.script = [Holding(), FakeSocket()]
+        """The one that made somebody hold is still served."""
+        self.slots.set_limit(4)
+        self.factory.buildProtocol = self.hold_at_second(self.factory.buildProtocol)  # type: ignore[method-assign]
+        self.socket.script = [FakeSocket() for _ in range(3)]
         self.port.doRead()
         self.assertEqual(len(self.socket.script), 1)
+        self.assertEqual(self.slots.used, 1)
+
+    def hold_at_second(self, build: Callable[[object], object]) -> Callable[[object], object]:
+        """Let the port be held while its second connection is accepted."""
+        seen: list[object] = []
+
+        def building(address: object) -> object:
+            seen.append(address)
+            if len(seen) == 2:
+                self.port.hold("a")
+            return build(address)
+
+        return building
+
+    def test_most_of_a_flood_gets_no_transport(self) -> None:
+        """Those that give way in the batch they came with are closed as they are, and counted."""
+        flood = [FakeSocket() for _ in range(300)]
+        self.socket.script = [*flood]
+        self.slots.set_per_address(400)
+        self.port.doRead()
+        self.assertEqual([each.closed for each in flood], [True] * 175 + [False] * 125)
+        self.assertEqual((self.slots.used, self.slots.unidentified), (125, 125))
+        self.assertEqual(self.slots.refusals, {Refusal.CROWDED: 175})
+        self.assertEqual(len(self.reactor.getReaders()), 1 + 125)
+
+    def test_one_that_has_spoken_is_not_pushed_out_by_its_own_batch(self) -> None:
+        router = KnowsOne()
+        self.factory._router = router
+        self.slots.set_limit(8)
+        spoken = FakeSocket(arrived=KNOWN.to_bytes())
+        self.socket.script = [FakeSocket(), spoken, *(FakeSocket() for _ in range(10))]
+        self.port.doRead()
+        self.assertFalse(spoken.closed)
+        self.assertEqual(router.served[0][1].data, KNOWN.to_bytes())
+        self.assertEqual((self.slots.used, self.slots.unidentified), (3, 2))
+
+    def test_one_that_has_hung_up_is_pushed_out(self) -> None:
+        class HungUp(FakeSocket):
+            def recv(self, size: int, flags: int = 0) -> bytes:
+                return b""
+
+        class Reset(FakeSocket):
+            def recv(self, size: int, flags: int = 0) -> bytes:
+                raise ConnectionResetError
+
+        self.slots.set_limit(4)
+        gone = [HungUp(), Reset()]
+        self.socket.script = [*gone, FakeSocket()]
+        self.port.doRead()
+        self.assertEqual([each.closed for each in gone], [True, True])
+        self.assertEqual(self.slots.used, 1)
 
     def test_stopping_while_backing_off(self) -> None:
         """L16: stopping goes on meanwhile; L11: and is done in the next turn."""
