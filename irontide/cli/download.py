@@ -63,7 +63,8 @@ async def download_one(
     :raises Interrupted: the user did not wait for the end.
     """
     limit = settings_for(request).max_torrent_file
-    torrent_file = await interruption.or_result(Deferred.fromCoroutine(load(reactor, request.source, limit)))
+    loading = Deferred.fromCoroutine(load(parts.make_fetcher(reactor), request.source, limit))
+    torrent_file = await interruption.or_result(loading)
     peers = await resolve(reactor, request.peers, interruption)
 
     async def body(session: Any) -> int:

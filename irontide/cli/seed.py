@@ -67,7 +67,8 @@ async def seed_one(
     :raises Interrupted: the user ended it before the data was checked.
     """
     limit = settings_for(request).max_torrent_file
-    torrent_file = await interruption.or_result(Deferred.fromCoroutine(load(reactor, request.source, limit)))
+    loading = Deferred.fromCoroutine(load(parts.make_fetcher(reactor), request.source, limit))
+    torrent_file = await interruption.or_result(loading)
     info = torrent_file.info
     if not incomplete:
         look = partial(missing_files, info, request.folder)

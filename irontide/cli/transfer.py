@@ -24,12 +24,14 @@ from zope.interface import implementer
 
 from irontide.cli.progress import Reporter
 from irontide.cli.run import Interrupted, Interruption, first_of
+from irontide.cli.source import Fetches
 from irontide.errors import IrontideError, StorageError
 from irontide.interfaces import IStore, PeerAddress
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.session.session import Session
 from irontide.session.store import SQLiteStore
 from irontide.settings import Settings, load
+from irontide.transport.fetch import Fetcher
 
 MAX_PEERS = 1000
 RESOLVE_DEADLINE = 10.0
@@ -44,6 +46,7 @@ class Parts:
     in_thread: Callable[[Any, Callable[[], Any]], Deferred[Any]] = lambda reactor, work: deferToThreadPool(
         reactor, reactor.getThreadPool(), work
     )
+    make_fetcher: Callable[[Any], Fetches] = Fetcher
 
 
 REAL = Parts()

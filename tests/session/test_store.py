@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
@@ -197,6 +197,7 @@ class SQLiteStoreTests(StoreContract, FolderTestCase):
     def make(self) -> IStore:
         return self.get(SQLiteStore.open(MemoryReactorClock(), self.mktemp(), ImmediateWriter()))
 
+    @settings(deadline=None, max_examples=25)
     @given(_steps)
     def test_they_agree(self, steps: list[tuple[str, object]]) -> None:
         """Whatever is done, both stores say the same afterwards."""
