@@ -284,6 +284,9 @@ class IPeerSource(Interface):
     ) -> None:
         """Announce the torrent and tell ``found`` of peers, until stopped."""
 
+    def completed(infohash: bytes) -> None:
+        """The download is complete, just now."""
+
     def stop(infohash: bytes) -> Deferred[None]:
         """Say goodbye; fires when that is said or given up."""
 

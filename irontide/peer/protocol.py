@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.errors import Closed, ProtocolViolation, QueueFull
-from irontide.flow import BackpressureQueue, Valve
+from irontide.flow import EVENT_BACKLOG, HELD_PATIENCE, BackpressureQueue, FlowCounters, Valve
 from irontide.interfaces import IMessageReceiver, IPeerTransport, ISwarm, PeerAddress
 from irontide.peer.peer import Peer
 from irontide.wire.connection import PeerConnection
@@ -30,14 +30,15 @@ from irontide.wire.preamble import HANDSHAKE_LENGTH, PREAMBLE_LENGTH, Preamble
 HANDSHAKE_PATIENCE = 10.0
 """Seconds from the connection to the last of the 68 bytes."""
 
-HELD_PATIENCE = 5.0
-"""Seconds that a peer may be held before it is disconnected (contract B3)."""
-
-EVENT_BACKLOG = 32
-
 
 class Intake(TypingProtocol):
-    """The consumer that all peers of a session share: it says when it has had enough for now."""
+    """
+    The consumer that all peers of a session share: it says when it has had enough for now.
+
+    :ivar counters: what all queues before it have been through.
+    """
+
+    counters: FlowCounters
 
     def begin(self) -> None:
         """A peer begins to parse what it received."""
@@ -74,7 +75,6 @@ class PeerProtocol(Protocol):
         self._clock = clock
         self._intake = intake
         self._max_held = max_held
-        self._held_since: float | None = None
         self._lost = lost
         self._timer: IDelayedCall | None = None
         self._connection: PeerConnection | None = None
@@ -87,7 +87,6 @@ class PeerProtocol(Protocol):
     def connectionMade(self) -> None:
         """Wait for the handshake; who dialled speaks first."""
         self._timer = self._clock.callLater(HANDSHAKE_PATIENCE, self.drop, "no handshake in time")
-        self._valve = Valve(self.transport)
         if not self._incoming:
             self._send_handshake()
 
@@ -136,7 +135,14 @@ class PeerProtocol(Protocol):
             self, self._swarm.blocks_of(peer), pieces=self._swarm.pieces, fast=common.fast,
             extended=common.extensions,
         )  # fmt: skip
-        self._queue = BackpressureQueue(EVENT_BACKLOG, self._deliver, full=self._intake.full)
+        self._queue = BackpressureQueue(
+            EVENT_BACKLOG,
+            self._deliver,
+            full=self._intake.full,
+            valve=Valve(self.transport),
+            seconds=self._clock.seconds,
+            counters=self._intake.counters,
+        )
         self._swarm.peer_joined(peer)
 
     def _stop_timer(self) -> None:
@@ -161,9 +167,9 @@ class PeerProtocol(Protocol):
             return
         if self._reason is not None:
             return
-        if used < len(data) or connection.held:
+        if connection.held:
             self._rest = data[used:]
-            self._hold()
+            self._intake.when_room(self._go_on)
         self._swarm.read_done(peer, len(data))
 
     def message_received(self, message: Message) -> None:
@@ -178,21 +184,16 @@ class PeerProtocol(Protocol):
 
     # --- being held --------------------------------------------------------------------------------------
 
-    def _hold(self) -> None:
-        """The intake is full: the rest of this read waits, and nothing more is read."""
-        self._valve.hold("intake")
-        if self._held_since is None:
-            self._held_since = self._clock.seconds()
-        self._intake.when_room(self._go_on)
-
     def _go_on(self) -> None:
-        """There is room again: first what waits in the queue, then the rest of the read."""
+        """There may be room again: first what waits in the queue, then the rest of the read."""
         if self._reason is not None or self._connection is None:
             return
         try:
             self._queue.drain()
-        except ProtocolViolation as violation:
-            self._violated(violation)
+        except (ProtocolViolation, Closed) as error:
+            self._violated(error)
+            return
+        if self._reason is not None:
             return
         if self._queue.depth:
             self._still_held()
@@ -200,19 +201,17 @@ class PeerProtocol(Protocol):
         self._connection.held = False
         rest, self._rest = self._rest, b""
         self._parse(rest)
-        if not self._connection.held:
-            self._held_since = None
-            self._valve.release("intake")
 
     def _still_held(self) -> None:
-        if self._held_since is not None and self._clock.seconds() - self._held_since > self._max_held:
+        if self._queue.held_for() > self._max_held:
+            self._queue.give_up()
             self.drop(f"the intake was full for more than {self._max_held:g} s")
         else:
             self._intake.when_room(self._go_on)
 
     # --- the end -----------------------------------------------------------------------------------------
 
-    def _violated(self, violation: ProtocolViolation) -> None:
+    def _violated(self, violation: ProtocolViolation | Closed) -> None:
         self._log.debug("{address}: {reason}", address=self._address, reason=violation)
         self.drop(str(violation))
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
+from irontide.flow import FlowCounters
+
 TURN = 0.005
 """Seconds of one turn of the reactor that go to messages of peers."""
 
@@ -28,7 +30,7 @@ class SharedIntake:
     """
 
     def __init__(self, clock: IReactorTime, jobs: Callable[[], int]) -> None:
-        self.holds = 0
+        self.counters = FlowCounters()
         self._clock = clock
         self._jobs = jobs
         self._turn_began: float | None = None
@@ -48,7 +50,6 @@ class SharedIntake:
 
     def when_room(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` once when it is worth trying again."""
-        self.holds += 1
         self._waiting.append(wake)
         self._wake_in(0)
 

@@ -21,7 +21,7 @@ from random import SystemRandom
 from secrets import token_hex
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -41,9 +41,9 @@ from irontide.storage.files import OpenFiles
 from irontide.torrent.options import TorrentOptions
 from irontide.torrent.shared import Shared
 from irontide.torrent.torrent import Torrent
-from irontide.tracker.client import TrackerClient
 from irontide.tracker.service import TrackerService
 from irontide.transport.dial import Dialer
+from irontide.transport.fetch import Fetcher
 from irontide.transport.identify import PeerFactory
 from irontide.transport.listen import Listener
 from irontide.transport.slots import Slots, within_descriptors
@@ -79,10 +79,10 @@ class Session:
         self._store = store
         self._running = False
         self._lock = DeferredLock()
-        self._tracker_client = TrackerClient(reactor)
+        self._fetcher = Fetcher(reactor)
         self.trackers = TrackerService(
             reactor,
-            self._tracker_client,
+            self._fetcher,
             peer_id=self.peer_id,
             port=lambda: self.listener.port or 0,
             key=token_hex(4),
@@ -196,14 +196,24 @@ class Session:
         await self.listener.stop()
         stopping = [torrent.stop("the session stops") for torrent in self.torrents.values()]
         goodbye = self.trackers.stop_all(self.settings.tracker_goodbye)
-        results = await DeferredList(stopping, consumeErrors=True)
+        clean = await self._all_stopped(stopping)
+        await self.commits.stop()
+        await goodbye
+        await self._close(clean=clean and self.commits.degraded is None)
+
+    async def _all_stopped(self, stopping: Sequence[Deferred[None]]) -> bool:
+        """Wait for the torrents, but not for ever: a disk that hangs must not keep the process."""
+        everything = DeferredList(stopping, consumeErrors=True)
+        everything.addTimeout(self.settings.stop_deadline, self._reactor)
+        try:
+            results = await everything
+        except (TimeoutError, CancelledError):
+            self._log.error("some torrents did not stop in time: their last pieces may be fetched again")
+            return False
         for good, failure in results:
             if not good:
                 self._log.failure("a torrent did not stop in order", failure)
-        await self.commits.stop()
-        await goodbye
-        clean = all(good for good, _ in results) and self.commits.degraded is None
-        await self._close(clean=clean)
+        return all(good for good, _ in results)
 
     async def _close(self, *, clean: bool = True) -> None:
         await self.listener.stop()

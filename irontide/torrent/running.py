@@ -233,6 +233,9 @@ class Running:
 
     def download_complete(self) -> None:
         """All wanted pieces are there."""
+        if self._have.complete:
+            for source in self._shared.sources:
+                source.completed(self.infohash)
         self._owner.download_complete()
 
     def storage_failed(self, failure: Failure) -> None:
