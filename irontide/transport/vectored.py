@@ -271,6 +271,22 @@ class VectoredServer(_SendQueue, tcp.Server):
 class VectoredClient(_SendQueue, tcp.Client):
     """The transport of a connection that we made."""
 
+    def createInternetSocket(self) -> socket.socket:
+        """As Twisted's, without Nagle's algorithm.  (Accepted sockets have that from the listening one.)"""
+        created: socket.socket = super().createInternetSocket()
+        created.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return created
+
+    def connectionLost(self, reason: Failure) -> None:
+        """As Twisted's, but the connector hears of it even if the protocol raises: it holds a slot."""
+        connector = getattr(self, "connector", None)
+        try:
+            super().connectionLost(reason)
+        except Exception:
+            if connector is not None:
+                connector.connectionLost(reason)
+            raise
+
 
 class VectoredConnector(tcp.Connector):
     """Makes VectoredClients."""

@@ -12,18 +12,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import ListenPortInUse
 from irontide.interfaces import PeerAddress
-from irontide.transport.identify import PeerFactory
-from irontide.transport.listen import (
+from irontide.transport.accept import (
     ACCEPTS_A_TURN,
     BACKOFF_FIRST,
     BACKOFF_MOST,
-    PORT_TRIES,
-    STOP_DEADLINE,
-    CannotListen,
     DescriptorReserve,
-    Listener,
     PeerPort,
 )
+from irontide.transport.identify import PeerFactory
+from irontide.transport.listen import PORT_TRIES, STOP_DEADLINE, CannotListen, Listener
 from irontide.transport.slots import Refusal, Slots
 from tests.transport.fakes import KNOWN, FakeListeningSocket, FakeSocket, KnowsOne
 
@@ -236,6 +233,19 @@ class PortTests(SynchronousTestCase):
         self.port.doRead()
         self.assertEqual([each.closed for each in gone], [True, True])
         self.assertEqual(self.slots.used, 1)
+
+    def test_a_bug_in_the_filter_costs_one_connection(self) -> None:
+        def raises(host: str) -> bool:
+            self.factory._banned = lambda host: False
+            raise ZeroDivisionError
+
+        self.factory._banned = raises
+        unlucky = FakeSocket()
+        self.socket.script = [unlucky, FakeSocket()]
+        self.port.doRead()
+        self.assertTrue(unlucky.closed)
+        self.assertEqual(self.slots.used, 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_stopping_while_backing_off(self) -> None:
         """L16: stopping goes on meanwhile; L11: and is done in the next turn."""
