@@ -159,7 +159,7 @@ class Disk:
                 self._ready.append(queue)
             if queue.ready:
                 if self._idle:
-                    self._work_waits.notify()
+                    self._wake_one()
                 elif len(self._workers) < self._limit:
                     self._start_worker()
         return deferred
@@ -196,7 +196,7 @@ class Disk:
                 self._offer(queue)
             for _ in range(min(self._queued, self._limit - len(self._workers))):
                 self._start_worker()
-            self._work_waits.notify_all()
+            self._wake_all()
 
     def stop(self) -> Deferred[None]:
         """
@@ -213,7 +213,7 @@ class Disk:
             return result
         self._stopping = True
         with self._lock:
-            self._work_waits.notify_all()
+            self._wake_all()
             self._sync_waits.notify_all()
             threads = bool(self._workers or self._syncers or self._leaving)
         if threads:
@@ -234,7 +234,7 @@ class Disk:
                 queue.clear()
             self._ready.clear()
             self._queued = 0
-            self._work_waits.notify_all()
+            self._wake_all()
             self._sync_waits.notify_all()
         for job in dropped:
             job.result = _refused()
@@ -291,14 +291,22 @@ class Disk:
             queue.ready = True
             self._ready.append(queue)
             if self._idle:
-                self._work_waits.notify()
+                self._wake_one()
+
+    def _wake_one(self) -> None:
+        """Wake an idle worker, which from now on counts as busy: in a flood that is asked for once."""
+        self._idle -= 1
+        self._work_waits.notify()
+
+    def _wake_all(self) -> None:
+        self._idle = 0
+        self._work_waits.notify_all()
 
     def _take(self) -> tuple[_Device, list[_Job]] | None:
         """Wait for work; None when there is none to come for this worker."""
         while not self._ready and not self._leaves():
             self._idle += 1
             self._work_waits.wait()
-            self._idle -= 1
         if self._leaves():
             return None
         queue = self._ready.popleft()
@@ -335,7 +343,7 @@ class Disk:
                 if taken is None:
                     self._workers.discard(threading.current_thread())
                     self._leaving.add(threading.current_thread())
-                    self._work_waits.notify_all()
+                    self._wake_all()
                     break
             queue, left = taken
             self._run(left)

@@ -25,6 +25,7 @@ def prepare(places: Places, full: bool) -> None:
 
     :param full: have the space of all wanted files allocated.
     """
+    places.open_files.forget(places.tree)  # the root may be another directory by now
     places.make_root()
     places.place()
     for file in sorted(places.part.files):
@@ -109,6 +110,7 @@ def _copy(places: Places, file: int, piece: int) -> None:
 
 def any_file_exists(places: Places) -> bool:
     """Tell whether anything of the torrent is there."""
+    places.open_files.forget(places.tree)  # the root may be another directory by now
     if places.exists(places.part.path):
         return True
     return any(places.stat(file) is not None for file in places.files())
