@@ -138,7 +138,9 @@ class LimitTests(SynchronousTestCase):
     def test_tokens_with_span(self) -> None:
         limits = Limits(depth=10, tokens=6)
         self.assertEqual(decode_with_span(b"d1:a1:b4:infoi1ee", limits=limits)[0], {b"a": b"b", b"info": 1})
-        self.assertRaises(MetainfoError, decode_with_span, b"d1:a1:b1:c1:d4:infoi1ee", limits=limits)
+        fewer = Limits(depth=10, tokens=5)
+        self.assertRaises(MetainfoError, decode_with_span, b"d1:a1:b4:infoi1ee", limits=fewer)
+        self.assertRaises(MetainfoError, decode, b"d1:a1:b4:infoi1ee", fewer)
         self.assertRaises(
             MetainfoError, decode_with_span, b"d4:info" + b"l" + b"i1e" * 9 + b"ee", limits=limits
         )

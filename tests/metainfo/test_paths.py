@@ -135,6 +135,9 @@ class NameTests(SynchronousTestCase):
             self.assertLessEqual(len(name.encode()), MAX_NAME_BYTES)
             self.assertGreater(len(name.encode()), MAX_NAME_BYTES - 4)
 
+    def test_a_cut_leaves_no_space_at_the_end(self) -> None:
+        self.assertEqual(sanitise_name("x" * (MAX_NAME_BYTES - 1) + " and more"), "x" * (MAX_NAME_BYTES - 1))
+
     def test_an_overlong_extension_is_none(self) -> None:
         self.assertEqual(shorten("a." + "b" * 300, 100), "a." + "b" * 98)
 

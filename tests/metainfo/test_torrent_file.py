@@ -90,7 +90,8 @@ class ReadTests(SynchronousTestCase):
         """Some uploads leave one; other bytes are refused."""
         data = torrent() + b"\r\n"
         self.assertEqual(TorrentFile.from_bytes(data).raw, data)
-        self.assertRaises(MetainfoError, TorrentFile.from_bytes, torrent() + b"x")
+        for behind in (b"x", b" ", b"\0", b"\n \n"):
+            self.assertRaises(MetainfoError, TorrentFile.from_bytes, torrent() + behind)
 
     def test_unsorted_keys_leave_the_infohash_alone(self) -> None:
         raw = encode(single())
