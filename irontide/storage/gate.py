@@ -39,6 +39,7 @@ class Gate:
         self._alone = False
         self._waiting: deque[_Waiting] = deque()
         self._closed = False
+        self._admitting = False
         self.free = True
 
     def shared(self, start: Callable[[], Deferred[T]]) -> Deferred[T]:
@@ -77,8 +78,17 @@ class Gate:
         """An operation is done, one way or the other."""
         self._running -= 1
         self._alone = False
-        while self._waiting and not self._alone and not (self._waiting[0].alone and self._running):
-            waiting = self._waiting.popleft()
-            self._start(waiting.start, waiting.alone).chainDeferred(waiting.result)
-        self.free = not (self._alone or self._waiting or self._closed)
+        if not self._admitting:
+            self._admit()
         return outcome
+
+    def _admit(self) -> None:
+        """Start what may start; a loop, because operations may be over before they return."""
+        self._admitting = True
+        try:
+            while self._waiting and not self._alone and not (self._waiting[0].alone and self._running):
+                waiting = self._waiting.popleft()
+                self._start(waiting.start, waiting.alone).chainDeferred(waiting.result)
+        finally:
+            self._admitting = False
+        self.free = not (self._alone or self._waiting or self._closed)
