@@ -80,6 +80,9 @@ class IConnectionRouter(Interface):
 
         The protocol is then connected to the transport and receives the *whole* stream, the 48 bytes of
         the preamble included.  The caller holds ``slot`` and releases it when the connection is closed.
+
+        A connection that had to wait (IReadiness) is asked for twice, at identification and at
+        hand-over, and gets the protocol of the second answer.  Raising Closed ends listening.
         """
 
 
