@@ -27,7 +27,7 @@ EVENT_BACKLOG = 32
 HELD_PATIENCE = 5.0
 """Seconds that a producer may be held by a full consumer before it is disconnected."""
 
-_ENOUGH = 0.999  # of what is needed: additions of floats lose a little
+_SLACK = 1e-3  # tokens: additions of floats lose a little
 
 
 class Pausable(Protocol):
@@ -107,7 +107,7 @@ class TokenBucket:
         if not self.rate:
             return True
         self._settle(now)
-        if self._tokens < self._needed(n) * _ENOUGH:
+        if self._tokens < self._needed(n) - _SLACK:
             return False
         self._tokens -= n
         return True
@@ -125,7 +125,7 @@ class TokenBucket:
             return 0.0
         self._settle(now)
         needed = self._needed(n)
-        return 0.0 if self._tokens >= needed * _ENOUGH else (needed - self._tokens) / self.rate
+        return 0.0 if self._tokens >= needed - _SLACK else (needed - self._tokens) / self.rate
 
     def _needed(self, n: float) -> float:
         """How many tokens have to be there for ``n`` to be taken."""
