@@ -133,6 +133,20 @@ class AnyTests(SynchronousTestCase):
                 torrent.run(1)
                 self.assertEqual(torrent.unchoked, before)
 
+    def test_turn_that_ends_between_rounds_lasts_until_the_next(self) -> None:
+        torrent = Torrent(4, [], seeding=True)
+        torrent.run(4)
+        torrent.peers = [FakePeer(takes=1) for _ in range(10)]
+        torrent.choker.due_at_once()
+        torrent.run(SEEDING_TURN - 2)
+        before = torrent.unchoked
+        for _ in range(8):
+            torrent.choker.due_at_once()
+            torrent.run(1)
+            self.assertEqual(torrent.unchoked, before)
+        torrent.run(1)
+        self.assertNotEqual(torrent.unchoked, before)
+
     def test_leaving_peer_frees_its_slot(self) -> None:
         for seeding in (False, True):
             torrent = Torrent(3, [FakePeer(gives=1) for _ in range(5)], seeding=seeding)
@@ -214,6 +228,26 @@ class TradingTests(SynchronousTestCase):
         self.assertEqual({torrent.seconds[peer] for peer in slow}, {OPTIMISTIC_TURN})
         torrent.run(20 * OPTIMISTIC_TURN)
         self.assertEqual({torrent.seconds[peer] for peer in slow}, {2 * OPTIMISTIC_TURN})
+
+    def test_optimist_that_gives_much_waits_for_the_next_round(self) -> None:
+        """Or else it would push out a peer between two rounds."""
+        torrent = Torrent(3, [FakePeer(gives=10) for _ in range(2)] + [FakePeer() for _ in range(4)])
+        torrent.run(1)
+        before = torrent.unchoked
+        for peer in torrent.peers[2:]:
+            peer.gives = 1000
+        torrent.run(2)
+        torrent.choker.due_at_once()
+        torrent.run(1)
+        self.assertEqual(torrent.unchoked, before)
+
+    def test_equals_do_not_push_each_other_out(self) -> None:
+        torrent = Torrent(5, [FakePeer(joined=LONG_AGO) for _ in range(4)])
+        torrent.run(20)
+        regular = torrent.unchoked
+        torrent.peers[:0] = [FakePeer(joined=LONG_AGO - 1) for _ in range(4)]
+        torrent.run(200)
+        self.assertEqual({torrent.turns[peer] for peer in regular}, {1})
 
     def test_single_slot_goes_round(self) -> None:
         torrent = Torrent(1, [FakePeer(gives=gives) for gives in range(5)])

@@ -329,6 +329,15 @@ class RoomTests(BookTestCase):
         for number in (0, 1, 2, 10):
             self.assertIn(far(number), self.book)
 
+    def test_address_is_worth_as_much_as_the_best_who_told_it(self) -> None:
+        self.book.found([far(0), far(1)], "dht", NOW)
+        self.book.found([far(0)], "user", NOW)
+        self.book.found([far(1)], "tracker", NOW)
+        self.book.found([far(1)], "dht", NOW)
+        self.book.found([far(number) for number in range(10, 20)], "pex", NOW)
+        self.assertIn(far(0), self.book)
+        self.assertIn(far(1), self.book)
+
     def test_flood_of_gossip_does_not_displace_what_the_tracker_said(self) -> None:
         self.book.found([far(number) for number in range(4)], "tracker", NOW)
         self.assertEqual(self.book.found([far(number) for number in range(10, 60)], "pex", NOW), 0)

@@ -50,9 +50,10 @@ class ReachTests(SynchronousTestCase):
 
     def test_who_is_near_is_trusted_in_what_is_as_near(self) -> None:
         self.assertEqual(trust_in("127.0.0.1"), Reach.HOST)
+        self.assertEqual(trust_in("localhost"), Reach.HOST)
         self.assertEqual(trust_in("192.168.1.1"), Reach.NETWORK)
         self.assertEqual(trust_in("8.8.8.8"), Reach.EVERYWHERE)
 
     def test_names_and_nobody_are_far_away(self) -> None:
-        for teller in (None, "localhost", "0.0.0.0", "255.255.255.255", "::"):
+        for teller in (None, "tracker.example", "localhost.example", "0.0.0.0", "255.255.255.255", "::"):
             self.assertEqual(trust_in(teller), Reach.EVERYWHERE)

@@ -67,6 +67,14 @@ class SmartBanTests(SynchronousTestCase):
         self.assertFalse(self.ban.wants_digests(0))
         self.assertTrue(all(self.ban.wants_digests(piece) for piece in range(1, MAX_PIECES + 1)))
 
+    def test_piece_that_fails_again_is_not_the_oldest(self) -> None:
+        for piece in range(MAX_PIECES):
+            self.ban.failed(piece, (b"x", b"b"), ("liar", "h"))
+        self.ban.failed(0, (b"x", b"b"), ("liar", "h"))
+        self.ban.failed(MAX_PIECES, (b"x", b"b"), ("liar", "h"))
+        self.assertTrue(self.ban.wants_digests(0))
+        self.assertEqual(self.ban.passed(0, (b"a", b"b")), {"liar"})
+
     def test_copies_remembered_are_bounded(self) -> None:
         for copy in range(MAX_ATTEMPTS + 2):
             self.ban.failed(7, (b"x", b"b"), (f"liar {copy}", "h"))
