@@ -2,7 +2,7 @@
 Load on a listener, from a process of its own: ``python flood.py KIND PORT ...``.
 
 Prints one line of JSON when it is done.  Every connection comes from an address of its own in 127.0.0.0/8.
-Kinds: ``silent COUNT`` connects and says nothing; ``handshakes RATE SECONDS HOLD`` opens RATE good
+Kinds: ``silent COUNT`` connects and says nothing; ``handshakes RATE SECONDS HOLD TRIES`` opens RATE good
 connections a second, waits for an answer to each, holds it for HOLD seconds and closes it.
 """
 
@@ -21,6 +21,8 @@ RESET = struct.pack("ii", 1, 0)
 HANDSHAKE = b"\x13BitTorrent protocol" + bytes(8) + b"k" * 20 + b"-FL0000-flooooooooood"[:20]
 GIVE_UP = 15.0
 BATCH = 50
+MOST_UNANSWERED = 100
+"""A generator that was not scheduled for a while must not make a burst of it: that is not what is tested."""
 
 
 def source(number: int) -> str:
@@ -39,19 +41,22 @@ def connect(number: int, port: int) -> socket.socket:
 
 
 def silent(port: int, count: int) -> dict[str, float]:
-    """Connect ``count`` times as fast as can be; tell how long the server kept each."""
+    """Connect ``count`` times as fast as can be; tell how long the server kept each once connected."""
     selector = selectors.DefaultSelector()
     kept: list[float] = []
     started = time.monotonic()
     made = 0
     while (made < count or selector.get_map()) and time.monotonic() - started < GIVE_UP:
         for _ in range(min(BATCH, count - made)):
-            selector.register(connect(made, port), selectors.EVENT_READ, time.monotonic())
+            selector.register(connect(made, port), selectors.EVENT_WRITE)
             made += 1
-        for key, _ in selector.select(0 if made < count else 0.1):
-            selector.unregister(key.fileobj)
-            key.fileobj.close()  # type: ignore[union-attr]
-            kept.append(time.monotonic() - key.data)
+        for key, events in selector.select(0 if made < count else 0.1):
+            if events & selectors.EVENT_WRITE:
+                selector.modify(key.fileobj, selectors.EVENT_READ, time.monotonic())
+            else:
+                selector.unregister(key.fileobj)
+                key.fileobj.close()  # type: ignore[union-attr]
+                kept.append(time.monotonic() - key.data)
     return {
         "made": made,
         "closed": len(kept),
@@ -63,8 +68,10 @@ def silent(port: int, count: int) -> dict[str, float]:
 class Handshakes:
     """Good connections at a steady rate, whatever becomes of them."""
 
-    def __init__(self, port: int, rate: float, seconds: float, hold: float) -> None:
+    def __init__(self, port: int, rate: float, seconds: float, hold: float, tries: float) -> None:
         self.port = port
+        self.tries = tries
+        self.unanswered = 0
         self.rate = rate
         self.total = int(rate * seconds)
         self.hold = hold
@@ -80,8 +87,10 @@ class Handshakes:
             now = time.monotonic()
             if now - started > self.total / self.rate + GIVE_UP:
                 break
-            for _ in range(min(int((now - started) * self.rate) + 1, self.total) - self.made):
-                self.open()
+            due = min(int((now - started) * self.rate) + 1, self.total) - self.made
+            for _ in range(min(due, BATCH, MOST_UNANSWERED - self.unanswered)):
+                self.open(self.made, now, 1)
+                self.made += 1
             while self.held and self.held[0][0] <= now:
                 self.close(heapq.heappop(self.held)[2])
             for key, events in self.selector.select(0.002):
@@ -96,11 +105,9 @@ class Handshakes:
             "took": time.monotonic() - started,
         }
 
-    def open(self) -> None:
-        self.selector.register(
-            connect(self.made, self.port), selectors.EVENT_WRITE, (self.made, time.monotonic())
-        )
-        self.made += 1
+    def open(self, number: int, began: float, tries: int) -> None:
+        self.unanswered += 1
+        self.selector.register(connect(number, self.port), selectors.EVENT_WRITE, (number, began, tries))
 
     def close(self, each: socket.socket) -> None:
         if each.fileno() != -1:
@@ -110,19 +117,26 @@ class Handshakes:
     def proceed(self, key: selectors.SelectorKey, events: int) -> None:
         each = key.fileobj
         assert isinstance(each, socket.socket)
-        number, began = key.data
+        number, began, tries = key.data
         try:
             if events & selectors.EVENT_WRITE:
                 each.send(HANDSHAKE)
                 self.selector.modify(each, selectors.EVENT_READ, key.data)
             elif each.recv(4096):
+                self.unanswered -= 1
                 self.latencies.append(time.monotonic() - began)
                 heapq.heappush(self.held, (time.monotonic() + self.hold, number, each))
             else:
                 raise ConnectionResetError
         except OSError:
-            self.refused += not any(each is held for _, _, held in self.held)
             self.close(each)
+            if any(each is held for _, _, held in self.held):
+                return
+            self.unanswered -= 1
+            if tries < self.tries:
+                self.open(number, began, tries + 1)
+            else:
+                self.refused += 1
 
 
 def main() -> None:
