@@ -68,6 +68,7 @@ class FileStorage:
         self._pool = upload_pool
         self._preallocate = preallocate
         self._gate = Gate()
+        self._closed: Deferred[None] | None = None
 
     @property
     def root(self) -> str:
@@ -157,13 +158,19 @@ class FileStorage:
         return self.sync()
 
     def close(self) -> Deferred[None]:
-        """See IPieceStorage; everything asked for after it fails with StorageError."""
+        """See IPieceStorage; everything asked for after it fails with StorageError, but closing again."""
         places = self._places
-        return _shielded(
-            self._gate.close(
-                lambda: self._disk.call(places.device, partial(places.open_files.forget, places.tree))
-            )
-        )
+        if self._closed is None:
+            forget = partial(places.open_files.forget, places.tree)
+            self._closed = self._gate.close(lambda: self._disk.call(places.device, forget))
+        result: Deferred[None] = Deferred()
+
+        def tell(outcome: Failure | None) -> Failure | None:
+            result.callback(None) if outcome is None else result.errback(outcome)
+            return None
+
+        self._closed.addBoth(tell)
+        return result
 
     # --- the files as such ---
 

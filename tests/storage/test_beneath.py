@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -63,7 +63,7 @@ class BeneathTests(SynchronousTestCase):
         with self.assertRaises(OSError):
             beneath.rename(self.fd, ("link", "secret"), self.fd, ("d", "secret"))
         beneath.remove_empty(self.fd, ("link",))
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             beneath.unlink(self.fd, ("link", "secret"))
         self.assertEqual(os.listdir(self.outside), ["secret"])
         self.assertTrue((self.root / "link").is_symlink())
@@ -131,7 +131,7 @@ class BeneathTests(SynchronousTestCase):
     def test_no_descriptor_is_left_over(self) -> None:
         before = len(os.listdir("/proc/self/fd"))
         for path in (("d", "e", "file"), ("d",), ("none",), ("d", "none", "none")):
-            with suppress(OSError):
+            with contextlib.suppress(OSError):
                 os.close(beneath.open_file(self.fd, path, os.O_RDONLY))
             beneath.stat_file(self.fd, path)
         beneath.make_directories(self.fd, ("d", "x", "y"))
