@@ -149,8 +149,13 @@ class ISwarm(Interface):
     def peer_left(peer: Any, reason: str) -> None:
         """The connection is closed; called exactly once for each peer that joined."""
 
-    def peers_found(addresses: Sequence[PeerAddress], source: str) -> None:
-        """``source`` (``tracker``, ``pex``, ``dht``, ``lsd``, ``user``, ...) knows these addresses."""
+    def peers_found(addresses: Sequence[PeerAddress], source: str, *, near: bool = False) -> None:
+        """
+        ``source`` (``tracker``, ``pex``, ``dht``, ``lsd``, ``user``, ...) knows these addresses.
+
+        :param near: who said so is on this machine or in this network, so its word for addresses that mean
+            something only there counts.
+        """
 
 
 # --- bytes on disk -------------------------------------------------------------------------------------
@@ -283,9 +288,13 @@ class IPeerSource(Interface):
     """A way to find peers."""
 
     def start(
-        announcement: IAnnouncement, found: Callable[[Sequence[PeerAddress], str], None]
+        announcement: IAnnouncement, found: Callable[[Sequence[PeerAddress], str, bool], None]
     ) -> None:
-        """Announce the torrent and tell ``found`` of peers, until stopped."""
+        """
+        Announce the torrent and tell ``found`` of peers, until stopped.
+
+        :param found: takes the addresses, the name of the source, and ``near`` as in ISwarm.peers_found.
+        """
 
     def completed(infohash: bytes) -> None:
         """The download is complete, just now."""

@@ -38,6 +38,7 @@ OUR_REQQ = 500
 CLIENT = "irontide"
 MAX_ALLOWED_FAST = 128
 HAVE_DELAY = 0.1
+CONNECTED_TWICE = "connected twice"
 
 
 class Watcher(Protocol):
@@ -123,12 +124,24 @@ class Swarm:
             raise ProtocolViolation("not welcome")
         if peer.peer_id == self._us.peer_id:
             raise ProtocolViolation("that is ourselves")
-        if any(other.peer_id == peer.peer_id and other.host == peer.host for other in self.peers):
-            raise ProtocolViolation("connected twice")
+        self._settle_for_one(peer)
         self.peers[peer] = requests
         self.downloads.joined(requests)
         self.serving.joined(peer)
         self._introduce(peer)
+
+    def _settle_for_one(self, peer: Peer) -> None:
+        """
+        Of two connections with the same peer only one stays.
+
+        If each of us has dialled the other, both ends must choose the same one, or none is left: it is the
+        one that was dialled by the greater peer id.
+        """
+        for other in [other for other in self.peers if other.peer_id == peer.peer_id]:
+            theirs_wins = peer.peer_id > self._us.peer_id
+            if peer.incoming == other.incoming or peer.incoming is not theirs_wins:
+                raise ProtocolViolation(CONNECTED_TWICE)
+            other.drop(CONNECTED_TWICE)
 
     def _introduce(self, peer: Peer) -> None:
         """Say what we have, then what we can."""
@@ -173,9 +186,9 @@ class Swarm:
         if not self._closing:
             self.downloads.fill_all()
 
-    def peers_found(self, addresses: Sequence[PeerAddress], source: str) -> None:
+    def peers_found(self, addresses: Sequence[PeerAddress], source: str, *, near: bool = False) -> None:
         """Somebody knows these addresses."""
-        self.book.found(addresses, source, self._clock.seconds())
+        self.book.found(addresses, source, self._clock.seconds(), teller="localhost" if near else None)
 
     def read_done(self, peer: Peer, received: int) -> None:
         """One read is parsed: ask for more."""
@@ -288,14 +301,22 @@ class Swarm:
         if number == EXTENDED_HANDSHAKE:
             peer.handshake = handshake = ExtendedHandshake.from_payload(payload)
             if handshake.port and peer.incoming:
-                peer.listens = PeerAddress(peer.host, handshake.port)
-                self.book.listens_at(peer.host, handshake.port)
+                self._listens_at(peer, PeerAddress(peer.host, handshake.port))
             if handshake.upload_only is not None:
                 peer.upload_only = handshake.upload_only
         elif number == EXTENSIONS[upload_only.NAME]:
             peer.upload_only = upload_only.parse(payload)
         elif number == EXTENSIONS[lt_donthave.NAME]:
             self._peer_lost(peer, self._layout.piece(lt_donthave.parse(payload)))
+
+    def _listens_at(self, peer: Peer, address: PeerAddress) -> None:
+        """An incoming peer says where it can be dialled; it may say so again, and otherwise."""
+        if peer.listens == address:
+            return
+        if peer.listens is not None:
+            self.book.disconnected(peer.listens, "listens elsewhere now", self._clock.seconds())
+        peer.listens = address
+        self.book.listens_at(address.host, address.port)
 
     def _peer_lost(self, peer: Peer, piece: int) -> None:
         """BEP 54; each costs a pass over the availability, so they count against the peer."""

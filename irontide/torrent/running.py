@@ -78,6 +78,7 @@ class Running:
         options: TorrentOptions,
         shared: Shared,
         owner: Owner,
+        book: PeerBook,
     ) -> None:
         info = self._info = torrent_file.info
         self.infohash = info.infohash
@@ -100,7 +101,7 @@ class Running:
             random=shared.random,
             sequential=options.sequential,
         )
-        self.book = PeerBook()
+        self.book = book
         self.choker = Choker(settings.upload_slots, shared.random)
         us = Us(shared.peer_id, shared.port, float(settings.peer_timeout))
         self.swarm = Swarm(
@@ -147,6 +148,8 @@ class Running:
     def start(self) -> None:
         """Find peers."""
         self._started = True
+        if (port := self._shared.port()) is not None:
+            self.book.set_own([PeerAddress("0.0.0.0", port), PeerAddress("::", port)])
         for source in self._shared.sources:
             source.start(self, self._found)
         self._tick_in(0.0)
@@ -204,11 +207,11 @@ class Running:
 
     def add_peers(self, addresses: Sequence[PeerAddress], source: str = "user") -> None:
         """Addresses to try."""
-        self._found(addresses, source)
+        self._found(addresses, source, True)
 
-    def _found(self, addresses: Sequence[PeerAddress], source: str) -> None:
+    def _found(self, addresses: Sequence[PeerAddress], source: str, near: bool) -> None:
         if self._started:
-            self.swarm.peers_found(addresses, source)
+            self.swarm.peers_found(addresses, source, near=near)
             self._tick_in(0.0)
 
     # --- IAnnouncement -----------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from irontide.interfaces import FileStat, PeerAddress, Progress
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.storage.file_storage import FileStorage
+from irontide.swarm.peerbook import PeerBook
 from irontide.torrent import resume
 from irontide.torrent.checking import Checking
 from irontide.torrent.options import TorrentOptions
@@ -78,6 +79,7 @@ class Torrent:
         self._dirty: frozenset[int] = frozenset()
         self._uploaded = self._downloaded = 0
         self._lock = DeferredLock()
+        self._book = PeerBook()
         self._when_complete = Waiting()
         self._when_checked = Waiting()
         self._retry: IDelayedCall | None = None
@@ -215,7 +217,7 @@ class Torrent:
         except StoreError as error:
             raise StorageError(f"the store refused: {error}") from error
         self.phase = running = Running(
-            self._torrent_file, self.have, self._masks, storage, self.options, self._shared, self
+            self._torrent_file, self.have, self._masks, storage, self.options, self._shared, self, self._book
         )
         running.start()
         self._when_checked.fire()

@@ -69,6 +69,7 @@ class AnnounceReply:
 
     :ivar min_interval: how long it wants not to be asked again, even if the user wishes so.
     :ivar external_host: our own address as the tracker sees it (BEP 24).
+    :ivar near: the tracker is on this machine or in this network.
     :ivar warning: for the user to read; the announce succeeded nevertheless.
     """
 
@@ -80,6 +81,7 @@ class AnnounceReply:
     tracker_id: bytes | None = None
     external_host: str | None = None
     warning: str | None = None
+    near: bool = False
 
 
 @frozen

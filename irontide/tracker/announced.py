@@ -18,7 +18,7 @@ SOONEST_RETRY = 5.0
 JITTER = 0.05
 """Announces are late by up to this share of their interval, so that torrents started together part."""
 
-Found = Callable[[Sequence[PeerAddress], str], None]
+Found = Callable[[Sequence[PeerAddress], str, bool], None]
 
 
 @frozen

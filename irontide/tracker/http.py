@@ -90,6 +90,7 @@ def parse_announce(body: bytes, *, port: int = 0, local: bool = False) -> Announ
     own = told_host(reply[b"external ip"]) if isinstance(reply.get(b"external ip"), bytes) else None
     warning, tracker_id = reply.get(b"warning message"), reply.get(b"tracker id")
     return AnnounceReply(
+        near=local,
         interval=clamped_interval(_number(reply, b"interval")),
         min_interval=clamped_interval(_number(reply, b"min interval"), clamped_interval(0)),
         peers=usable_peers(

@@ -248,7 +248,7 @@ class TrackerService:
             if reply.external_host is not None and self._external is not None:
                 self._external(reply.external_host)
             if reply.peers:
-                torrent.found(reply.peers, "tracker")
+                torrent.found(reply.peers, "tracker", reply.near)
         except Exception:
             self._log.failure("peers of a tracker were not taken")
 

@@ -36,7 +36,7 @@ class Announced:
     def wanted_peers(self) -> int:
         return self.wanted
 
-    def peers_found(self, addresses: Sequence[PeerAddress], source: str) -> None:
+    def peers_found(self, addresses: Sequence[PeerAddress], source: str, near: bool) -> None:
         self.found.append((list(addresses), source))
 
 

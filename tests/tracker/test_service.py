@@ -136,7 +136,7 @@ class AnnounceTests(ServiceTests):
             self.start()
 
     def test_who_cannot_take_peers_does_no_harm(self) -> None:
-        def broken(addresses: object, source: str) -> None:
+        def broken(addresses: object, source: str, near: bool) -> None:
             raise RuntimeError("no")
 
         torrent = Announced(HASH, [ONE])
