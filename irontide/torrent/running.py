@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -140,7 +141,7 @@ class Running:
             shared.dials,
             lambda address: self._protocol(address, incoming=False),
             clock,
-            lambda: shared.settings().max_connections_per_torrent,
+            self._max_peers,
         )
 
     # --- life --------------------------------------------------------------------------------------------
@@ -179,11 +180,15 @@ class Running:
         self.download_limit.set_rate(download, now)
         self.upload_limit.set_rate(upload, now)
 
+    def _max_peers(self) -> int:
+        limit = self._shared.settings().max_connections_per_torrent
+        return sys.maxsize if limit < 0 else limit
+
     # --- peers -------------------------------------------------------------------------------------------
 
     def accept(self, address: PeerAddress) -> IProtocol | None:
         """The protocol for a connection that asked for this torrent; None when there are enough."""
-        enough = len(self.swarm.peers) >= self._shared.settings().max_connections_per_torrent
+        enough = len(self.swarm.peers) >= self._max_peers()
         if not self._started or enough or self.book.banned(address.host):
             return None
         return self._protocol(address, incoming=True)
@@ -225,8 +230,7 @@ class Running:
         """How many addresses would be welcome."""
         if not self._started:
             return 0
-        room = self._shared.settings().max_connections_per_torrent - len(self.swarm.peers)
-        return max(0, min(NUMWANT, room))
+        return max(0, min(NUMWANT, self._max_peers() - len(self.swarm.peers)))
 
     # --- what the swarm tells ----------------------------------------------------------------------------
 

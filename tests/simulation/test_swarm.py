@@ -1,4 +1,4 @@
-"""Whole swarms without a socket, on one Clock: they always finish, byte for byte, whatever happens to them."""
+"""Whole swarms on one Clock, without a socket: they finish, byte for byte, whatever happens to them."""
 
 from __future__ import annotations
 
