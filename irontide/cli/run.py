@@ -7,6 +7,9 @@ and the first Ctrl-C is told to the command, which saves; the second ends the pr
 
 from __future__ import annotations
 
+import os
+import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -106,6 +109,18 @@ class Complaints:
             (self._log if self._verbose else self._say)(text)
 
 
+def once(say: Callable[[str], object]) -> Callable[[str], None]:
+    """Wrap ``say`` so that what the log has told already is not told again as the reason of the end."""
+    said: deque[str] = deque(maxlen=100)
+
+    def tell(text: str) -> None:
+        if not any(earlier.endswith(text) for earlier in said):
+            said.append(text)
+            say(text)
+
+    return tell
+
+
 Work = Callable[[Any, Interruption], Coroutine[Deferred[Any], Any, int]]
 
 
@@ -122,6 +137,7 @@ def run(
 
     use_monotonic_clock(reactor)
     raise_descriptor_limit()
+    say = once(say)
     globalLogBeginner.beginLoggingTo([Complaints(say, log, verbose)], redirectStandardIO=False)
     interruption = Interruption()
     code = FAILED
@@ -134,7 +150,8 @@ def run(
 
     def begin() -> None:
         StopSignals(loop, lambda number, frame: loop.callFromThread(interruption.happen)).install()
-        exit_code(work(loop, interruption), say).addCallback(ended)
+        # Whatever happens, even in telling what happened, the process ends.
+        exit_code(work(loop, interruption), say).addErrback(lambda _: FAILED).addCallback(ended)
 
     loop.callWhenRunning(begin)
     loop.run()
@@ -147,6 +164,10 @@ def exit_code(work: Coroutine[Deferred[Any], Any, int], say: Callable[[str], obj
     def failed(failure: Failure) -> int:
         if failure.check(Interrupted, CancelledError):
             return INTERRUPTED
+        if failure.check(BrokenPipeError):
+            # Nobody listens any more, so there is nothing to say, now or at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
         if failure.check(IrontideError, click.ClickException):
             error = failure.value
             say(error.format_message() if isinstance(error, click.ClickException) else str(error))

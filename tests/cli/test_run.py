@@ -8,7 +8,7 @@ from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from irontide.cli.run import Complaints, Interrupted, Interruption, exit_code, first_of
+from irontide.cli.run import Complaints, Interrupted, Interruption, exit_code, first_of, once
 from irontide.errors import StateInUse
 
 
@@ -109,6 +109,17 @@ class ExitCodeTests(SynchronousTestCase):
         self.assertEqual(code, 1)
         self.assertIn("a bug in irontide: what", text)
         self.assertIn("Traceback", text)
+
+
+class OnceTests(SynchronousTestCase):
+    """once."""
+
+    def test_what_the_log_told_is_not_told_again(self) -> None:
+        said: list[str] = []
+        tell = once(said.append)
+        for text in ("data stops: disk full", "disk full", "full disk"):
+            tell(text)
+        self.assertEqual(said, ["data stops: disk full", "full disk"])
 
 
 class ComplaintsTests(SynchronousTestCase):
