@@ -270,7 +270,7 @@ def rename_file(places: Places, file: int, new: RelativePath) -> None:
             if beneath.stat_file(root, old) is not None:
                 places.open_files.forget(places.tree, old)
                 _rename_below(places, root, old, new)
-                beneath.remove_empty(root, old[:-1])
+            beneath.remove_empty(root, old[:-1])
     places.paths[file] = new
 
 
