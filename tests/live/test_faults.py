@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from tests.conftest import require_client
@@ -125,17 +124,20 @@ def test_full_state(start: Start, tmp_path: Path, small_disk: SmallDisks) -> Non
     assert differences(torrent, tmp_path / "got") == []
 
 
-def test_broken_disk(start: Start, tmp_path: Path, strace: None) -> None:
+@pytest_twisted.ensureDeferred
+async def test_broken_disk(start: Start, tmp_path: Path, strace: None) -> None:
     """Writing fails with EIO: the download fails by name, and no piece is claimed that is not there."""
-    _fails_then_completes(start, tmp_path, WRITES, "20+")
+    await fails_then_completes(start, tmp_path, WRITES, "20+")
 
 
-def test_broken_sync(start: Start, tmp_path: Path, strace: None) -> None:
+@pytest_twisted.ensureDeferred
+async def test_broken_sync(start: Start, tmp_path: Path, strace: None) -> None:
     """What was written since the last good sync is not believed any more."""
-    _fails_then_completes(start, tmp_path, SYNCS, "2+")
+    await fails_then_completes(start, tmp_path, SYNCS, "2+")
 
 
-def _fails_then_completes(start: Start, tmp_path: Path, calls: str, when: str) -> None:
+async def fails_then_completes(start: Start, tmp_path: Path, calls: str, when: str) -> None:
+    """Download while ``calls`` on the file fail, then without that."""
     torrent = single(tmp_path / "made", size=12 * MiB + 1, piece_length=256 * KiB)
     target = start(Irontide)
     got = tmp_path / "got" / torrent.name
@@ -145,34 +147,35 @@ def _fails_then_completes(start: Start, tmp_path: Path, calls: str, when: str) -
         assert target.process.wait() == 1, target.process.tail()
         assert any(BROKEN in text for text in target.said()), target.process.tail()
         (folder,) = target.state.iterdir()
-        kept = pytest_twisted.blockon(Deferred.fromCoroutine(committed(folder, tmp_path / "copy")))
+        kept = await committed(folder, tmp_path / "copy")
         assert kept is not None
         assert wrong_pieces(torrent, got.parent, kept.pieces) == []
         target.run("download", *arguments)
-        target.wait_complete()
+        await deferToThread(target.wait_complete)
     assert differences(torrent, got.parent) == []
 
 
 @pytest_twisted.ensureDeferred
 async def test_broken_state(start: Start, tmp_path: Path, strace: None) -> None:
     """The store's disk fails for a moment: it is tried again, and nothing is lost."""
-    torrent = single(tmp_path / "made", size=8 * MiB + 1, piece_length=256 * KiB)
+    torrent = single(tmp_path / "made", size=12 * MiB + 1, piece_length=256 * KiB)
     target = start(Irontide)
     got = tmp_path / "got"
     with ScriptedSeed(torrent, rate=2 * MiB) as seed:
-        arguments = (str(torrent.torrent), "--to", str(got), "--peer", f"127.0.0.1:{seed.address[1]}")
-        target.run("download", *arguments)
+        target.download(torrent.torrent, got, [seed.address])
         wait_until(lambda: seed.verified, "the first piece")
-        target.stop()  # now there is a store whose file can be named
-        (wal_of,) = (
-            path for path in target.state.rglob("*") if path.suffix in (".sqlite", ".db", ".sqlite3")
+        (log,) = target.state.rglob("*.sqlite-wal")
+        tracer = Process(
+            [*failing(WRITES, log, when="1..3"), "-p", str(target.process.pid)], tmp_path / "strace"
         )
-        wal = wal_of.with_name(wal_of.name + "-wal")
-        target.run("download", *arguments, prefix=failing(WRITES, wal, when="6..9"))
-        await deferToThread(target.wait_complete)
+        try:
+            await deferToThread(target.wait_complete)
+        finally:
+            tracer.stop()
         (folder,) = target.state.iterdir()
         kept = await committed(folder, tmp_path / "copy")
-    assert kept is not None and len(kept.pieces) == 33
+    assert any("trying again" in text for text in target.said()), "the store met no error"
+    assert kept is not None and len(kept.pieces) == 49
     assert differences(torrent, got) == []
 
 

@@ -20,7 +20,11 @@ ANSWER = 10.0
 
 
 class Libtorrent(Client):
-    """A session of libtorrent's Python wheel; ``settings`` go over our defaults."""
+    """
+    A session of libtorrent's Python wheel.
+
+    ``upload_limit`` is in bytes a second, ``settings`` go over our defaults.
+    """
 
     name = "libtorrent"
 
@@ -29,8 +33,11 @@ class Libtorrent(Client):
         """The wheel is among the requirements of the tests."""
         return None if importlib.util.find_spec("libtorrent") else "pip install libtorrent"
 
-    def __init__(self, workdir: Path, host: str = "127.0.0.1", **settings: Any) -> None:
+    def __init__(
+        self, workdir: Path, host: str = "127.0.0.1", *, upload_limit: int = -1, **settings: Any
+    ) -> None:
         super().__init__(workdir, host)
+        self.upload_limit = upload_limit
         self.settings = settings
         self._child: subprocess.Popen[bytes] | None = None
         self._rest = b""
@@ -81,6 +88,7 @@ class Libtorrent(Client):
             seed=seed,
             listen=f"{self.host}:0",
             settings=self.settings,
+            upload_limit=self.upload_limit,
         )
         self._port = answer["port"]
 

@@ -51,6 +51,7 @@ class Session:
         if line["seed"]:
             parameters.flags |= lt.torrent_flags.seed_mode
         parameters.peers = [(host, port) for host, port in line["peers"]]
+        parameters.upload_limit = line["upload_limit"]  # the session's own limit leaves out local peers
         self._torrent = self._session.add_torrent(parameters)
         deadline = time.monotonic() + 5
         while not (self._session.is_listening() and self._session.listen_port()):
