@@ -25,7 +25,7 @@ from irontide.interfaces import IStore, PeerAddress
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.service.options import Options
 from irontide.service.process import StopSignals, raise_descriptor_limit, use_monotonic_clock
-from irontide.service.systemd import Notifier, passed_sockets
+from irontide.service.systemd import Notifier, initial_environment, passed_sockets
 from irontide.service.watch import WatchedDirectory
 from irontide.session.session import Session
 from irontide.session.store import SQLiteStore
@@ -187,7 +187,7 @@ class StandaloneDaemon(Daemon):
     def privilegedStartService(self) -> None:
         """Note the sockets of socket activation, before anything else opens a descriptor."""
         super().privilegedStartService()
-        self._inherited = passed_sockets(os.environ)
+        self._inherited = passed_sockets(initial_environment())
 
     def startService(self) -> None:
         """Set the process up, then start."""

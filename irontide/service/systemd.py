@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 
 from twisted.logger import Logger
 
@@ -39,18 +39,28 @@ class Notifier:
             self._log.warn("the service manager was not told: {error}", error=error)
 
 
-def passed_sockets(environment: MutableMapping[str, str], pid: int | None = None) -> list[int]:
+def initial_environment() -> dict[str, str]:
     """
-    Return the descriptors of the stream sockets that were passed on to this process, at most once.
+    The environment that this process was started with.
 
-    The variables are taken out of ``environment``, so that no child takes them for its own.
+    Not os.environ: importing twisted.internet.endpoints, which nearly everything does, takes the variables
+    of socket activation out of it (and loses the sockets if they have no names).
     """
-    said = {name: environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
-    if said["LISTEN_PID"] != str(os.getpid() if pid is None else pid) or not said["LISTEN_FDS"].isdigit():
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            pairs = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return dict(os.environ)
+    return {name: value for name, equals, value in (pair.partition("=") for pair in pairs) if equals}
+
+
+def passed_sockets(environment: Mapping[str, str], pid: int | None = None) -> list[int]:
+    """Return the descriptors of the sockets that were passed on to this process; no child inherits them."""
+    count = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(os.getpid() if pid is None else pid) or not count.isdigit():
         return []
-    count = min(int(said["LISTEN_FDS"]), MAX_DESCRIPTORS)
     found = []
-    for descriptor in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + count):
+    for descriptor in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + min(int(count), MAX_DESCRIPTORS)):
         try:
             os.set_inheritable(descriptor, False)
         except OSError:
