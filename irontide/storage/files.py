@@ -110,19 +110,23 @@ class OpenFiles:
         if last:
             os.close(entry.fd)
 
-    @contextmanager
-    def use(
+    def acquire(
         self, tree: Tree, path: RelativePath, *, write: bool = False, create: bool = False
-    ) -> Iterator[int]:
+    ) -> OpenFile:
         """
-        The descriptor of a file below the root of ``tree``, for the length of the block; in a worker.
+        A file below the root of ``tree``, which has to be given back; in a worker.
 
         :param create: make the file if it is missing; its directory has to exist.
         :raises OSError: it cannot be opened; nothing is remembered.
         """
-        entry = self._get((tree, path), write)
-        if entry is None:
-            entry = self._open(tree, path, write, create)
+        return self._get((tree, path), write) or self._open(tree, path, write, create)
+
+    @contextmanager
+    def use(
+        self, tree: Tree, path: RelativePath, *, write: bool = False, create: bool = False
+    ) -> Iterator[int]:
+        """The descriptor of what ``acquire`` gives, for the length of the block."""
+        entry = self.acquire(tree, path, write=write, create=create)
         try:
             yield entry.fd
         finally:

@@ -38,6 +38,20 @@ class OwnBuffer:
         self._released = True
 
 
+class MemoryCheck:
+    """
+    A check that is over, as ``check.Check`` is in the end.
+
+    :ivar done: has fired.
+    """
+
+    def __init__(self) -> None:
+        self.done: Deferred[bool] = succeed(True)
+
+    def cancel(self) -> None:
+        """There is nothing to stop any more."""
+
+
 @implementer(IPieceStorage)
 class MemoryStorage:
     """
@@ -116,6 +130,26 @@ class MemoryStorage:
     def missing_root(self) -> Deferred[bool]:
         """Memory is never missing."""
         return succeed(False)
+
+    def check(self, pieces: Iterable[int], found: Callable[[int, bool], None]) -> MemoryCheck:
+        """Hash ``pieces``; done when it is returned."""
+        for piece in pieces:
+            found(piece, sha1(self._piece(piece)).digest() == self.info.piece_hash(piece))
+        return MemoryCheck()
+
+    def set_wanted(self, wanted: Sequence[bool]) -> Deferred[None]:
+        """Memory keeps everything."""
+        return succeed(None)
+
+    def move(self, new_root: str, progress: Callable[[int, int], None] | None = None) -> Deferred[None]:
+        """Note where the files would be."""
+        self.root = new_root
+        return succeed(None)
+
+    def delete(self) -> Deferred[None]:
+        """Forget all bytes."""
+        self.data = bytearray(self.layout.total)
+        return succeed(None)
 
     def _piece(self, piece: int) -> bytes:
         start = piece * self.layout.piece_length

@@ -23,9 +23,9 @@ from irontide.errors import StorageError
 from irontide.metainfo.info import Info
 from irontide.storage.beneath import RelativePath, make_directories, stat_file
 from irontide.storage.disk import storage_error
-from irontide.storage.files import OpenFiles, Reading, Tree
+from irontide.storage.files import OpenFile, OpenFiles, Reading, Tree
 from irontide.storage.parts import PartFile
-from irontide.storage.system import is_memory
+from irontide.storage.system import is_memory, read_all, write_all
 
 PAD = -1
 """In place of a file's index: zeros that are nowhere."""
@@ -189,28 +189,52 @@ class Places:
         with self.errors(path), self.open_files.use(self.tree, path) as fd:
             yield fd
 
-    @contextmanager
-    def writing(self, file: int) -> Iterator[int]:
-        """A descriptor to write a file by; the file is made, and noted as not synced."""
+    def read(self, file: int, offset: int, view: memoryview) -> int:
+        """Fill ``view`` from a file; return how much there was.  No ``with``: this is a hot path."""
+        path = self.paths[file]
+        try:
+            entry = self.open_files.acquire(self.tree, path)
+            try:
+                return read_all(self.open_files.system, entry.fd, view, offset)
+            finally:
+                self.open_files.give_back(entry)
+        except OSError as error:
+            raise storage_error(error, self.full_path(path)) from error
+
+    def write(self, file: int, offset: int, views: Sequence[memoryview]) -> None:
+        """Write to a file, which is made if need be, and note that it is not synced; a hot path."""
+        path = self.paths[file]
+        try:
+            entry = self._open_for_writing(path)
+            try:
+                write_all(self.open_files.system, entry.fd, views, offset)
+            finally:
+                self.open_files.give_back(entry)
+        except OSError as error:
+            raise storage_error(error, self.full_path(path)) from error
+        finally:  # after the write: a sync that runs meanwhile must not take the note away
+            self.note_unsynced(file)
+
+    def allocate(self, file: int, length: int) -> None:
+        """Make a file if need be, and have space for its first ``length`` bytes, which may be 0."""
         path = self.paths[file]
         with self.errors(path):
+            entry = self._open_for_writing(path)
             try:
-                with self._open_for_writing(path) as fd:
-                    yield fd
-            finally:  # after the write: a sync that runs meanwhile must not take the note away
+                if length:
+                    self.open_files.system.allocate(entry.fd, length)
+            finally:
+                self.open_files.give_back(entry)
                 self.note_unsynced(file)
 
-    @contextmanager
-    def _open_for_writing(self, path: RelativePath) -> Iterator[int]:
-        use = self.open_files.use
-        if self.open_files.is_writable(self.tree, path) or self.exists(path):
-            with use(self.tree, path, write=True) as fd:
-                yield fd
-            return
+    def _open_for_writing(self, path: RelativePath) -> OpenFile:
+        files = self.open_files
+        if files.is_writable(self.tree, path) or self.exists(path):
+            return files.acquire(self.tree, path, write=True)
         self.make_directory(path[:-1])
-        with use(self.tree, path, write=True, create=True) as fd:
-            self._note_directories([path[:-1]])
-            yield fd
+        entry = files.acquire(self.tree, path, write=True, create=True)
+        self._note_directories([path[:-1]])
+        return entry
 
     def make_directory(self, path: RelativePath) -> None:
         """Make a directory below the root with those above it, and note them as not synced."""
@@ -230,8 +254,9 @@ class Places:
 
     def note_unsynced(self, file: int) -> None:
         """Note that ``file`` (or PART) was written."""
-        with self._lock:
-            self._unsynced.add(file)
+        if file not in self._unsynced:  # if it is, no sync has taken the note, and the next one will
+            with self._lock:
+                self._unsynced.add(file)
 
     def _note_directories(self, paths: Iterable[RelativePath]) -> None:
         with self._lock:

@@ -39,11 +39,8 @@ def _read_extent(places: Places, piece: int, extent: Extent, view: memoryview) -
         with places.errors(path):
             if places.part.read(piece, extent.begin, view) < len(view):
                 raise ShortFile(f"{places.full_path(path)}: too short", None, places.full_path(path))
-    else:
-        with places.reading(extent.file) as fd:
-            count = read_all(places.open_files.system, fd, view, extent.offset)
-        if count < len(view):
-            raise _short(places, extent.file)
+    elif places.read(extent.file, extent.offset, view) < len(view):
+        raise _short(places, extent.file)
 
 
 def _short(places: Places, file: int) -> ShortFile:

@@ -5,6 +5,7 @@ The system calls that fail when a disk does, in one place, so that a test can ha
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Sequence
 
@@ -74,9 +75,11 @@ def is_memory(path: str) -> bool:
 
 def write_all(system: System, fd: int, views: Sequence[memoryview], offset: int) -> None:
     """Write all of ``views``, one after the other, at ``offset``."""
-    left = [view for view in views if len(view)]
+    left = list(views)
     while left:
         written = system.pwritev(fd, left[:IOV_MAX], offset)
+        if not written and any(len(view) for view in left):
+            raise OSError(errno.EIO, "nothing was written")
         offset += written
         left = _after(left, written)
 

@@ -32,7 +32,8 @@ def verify_and_write(
     places: Places, piece: int, chunks: Sequence[Chunk], hasher: Any, hashed: int, digests: bool
 ) -> Verdict:
     """See ``IPieceStorage.verify_and_write``."""
-    chunks = sorted(chunks, key=_begin)
+    if len(chunks) > 1:
+        chunks = sorted(chunks, key=_begin)
     size = places.layout.piece_size(piece)
     in_memory = _covers(chunks, size)
     if not in_memory:

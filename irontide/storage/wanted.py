@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 
 from irontide.storage.beneath import RelativePath
 from irontide.storage.places import PART, Places
-from irontide.storage.system import write_all
 from irontide.storage.writes import sync
 
 COPY_LENGTH = 1 << 20
@@ -43,12 +42,8 @@ def create(places: Places, files: Iterable[int], full: bool) -> None:
         if parent not in made:
             places.make_directory(parent)
             made.add(parent)
-        if length == 0:
-            with places.writing(file):
-                pass
-        elif full:
-            with places.writing(file) as fd:
-                places.open_files.system.allocate(fd, length)
+        if full or not length:
+            places.allocate(file, length)
 
 
 def set_wanted(places: Places, wanted: Sequence[bool], full: bool) -> None:
@@ -103,8 +98,7 @@ def _copy(places: Places, file: int, piece: int) -> None:
             count = places.part.read(piece, start - origin, view)
         if count == 0:  # never written
             return
-        with places.writing(file) as fd:
-            write_all(places.open_files.system, fd, [view[:count]], start - entry.offset)
+        places.write(file, start - entry.offset, [view[:count]])
         start += count
 
 

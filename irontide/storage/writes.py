@@ -11,7 +11,6 @@ from attrs import define
 
 from irontide.interfaces import Chunk
 from irontide.storage.places import PAD, PART, Places
-from irontide.storage.system import write_all
 
 
 @define
@@ -48,7 +47,6 @@ def runs(places: Places, piece: int, chunks: Sequence[Chunk]) -> Iterator[Run]:
 
 def write_chunks(places: Places, piece: int, chunks: Sequence[Chunk]) -> None:
     """Write parts of a piece to where they belong; raises StorageError."""
-    system = places.open_files.system
     for run in runs(places, piece, chunks):
         if run.parted:
             try:
@@ -57,8 +55,7 @@ def write_chunks(places: Places, piece: int, chunks: Sequence[Chunk]) -> None:
             finally:
                 places.note_unsynced(PART)
         else:
-            with places.writing(run.file) as fd:
-                write_all(system, fd, run.views, run.offset)
+            places.write(run.file, run.offset, run.views)
 
 
 def sync(places: Places) -> None:

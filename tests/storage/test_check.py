@@ -5,6 +5,7 @@ import os
 
 from irontide.errors import StorageError
 from irontide.storage import check as check_module
+from irontide.storage.memory import MemoryStorage
 from tests.storage.fakes import KIB16, SlowDisk, make_info, noise
 from tests.storage.test_file_storage import StorageCase
 
@@ -31,6 +32,15 @@ class CheckTests(StorageCase):
         self.put(storage)
         self.assertTrue(self.successResultOf(storage.check(iter([5, 1]), self.note).done))
         self.assertEqual(self.found, {5: True, 1: True})
+
+    def test_in_memory(self) -> None:
+        """MemoryStorage answers likewise."""
+        storage = MemoryStorage(self.info)
+        self.put(storage, [2])
+        check = storage.check(range(self.layout.pieces), self.note)
+        check.cancel()
+        self.assertTrue(self.successResultOf(check.done))
+        self.assertEqual([piece for piece, passed in self.found.items() if passed], [2])
 
     def test_no_pieces(self) -> None:
         self.assertTrue(self.successResultOf(self.prepared().check([], self.note).done))

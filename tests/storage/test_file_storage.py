@@ -230,6 +230,12 @@ class WritingTests(StorageCase):
         self.assertTrue(self.successResultOf(storage.verify_and_write(3, chunks)).passed)
         self.assertTrue(self.successResultOf(storage.hash(3)))
 
+    def test_a_write_that_writes_nothing_does_not_go_on_for_ever(self) -> None:
+        storage = self.prepared()
+        self.system.longest["pwritev"] = 0
+        failure = self.failureResultOf(storage.verify_and_write(3, self.chunks(3)), StorageError)
+        self.assertEqual(failure.value.errno, errno.EIO)
+
     def test_full_disk(self) -> None:
         """Durability 8: said with its number and the file's name; nothing is taken for written."""
         storage = self.prepared()
