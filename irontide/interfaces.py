@@ -287,9 +287,7 @@ class IFetcher(Interface):
 class IPeerSource(Interface):
     """A way to find peers."""
 
-    def start(
-        announcement: IAnnouncement, found: Callable[[Sequence[PeerAddress], str, bool], None]
-    ) -> None:
+    def start(announcement: IAnnouncement, found: Callable[[Sequence[PeerAddress], str, bool], None]) -> None:
         """
         Announce the torrent and tell ``found`` of peers, until stopped.
 
