@@ -6,7 +6,7 @@ Every Deferred has fired when it is returned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b, sha1
 from typing import Any
 
