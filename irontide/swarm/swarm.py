@@ -243,9 +243,17 @@ class Swarm:
                 pass  # keep-alives, suggestions, ports: nothing follows from them yet
 
     def _peer_has_all_of(self, peer: Peer, bits: Bitfield) -> None:
-        """What the peer has, in one message."""
-        if peer.bits is not None:
-            raise ProtocolViolation("says twice what it has")
+        """
+        What the peer has, in one message; a later one is as many Haves (aria2 sends such).
+
+        Each must tell of something new, so there are no more of them than pieces.
+        """
+        before = peer.bits
+        if before is not None:
+            new = bits.as_int() & ~before.as_int()
+            if not new or before.as_int() & ~bits.as_int():
+                raise ProtocolViolation("says again what it has, and nothing new")
+            self._picker.peer_left(before)
         peer.bits = bits
         self._picker.peer_joined(bits)
         self._judge(peer)

@@ -41,6 +41,11 @@ class When(Enum):
 
     FIRST = auto()
     """Before all else, but for what is IN_PASSING."""
+    OPENING = auto()
+    """
+    We say it before all else.  A peer may say it later as well: aria2 tells of many new pieces at once by
+    another bitfield, or by have_all.  Whoever knows the pieces judges whether that is any news.
+    """
     LATER = auto()
     """Any time; from then on nothing is first any more."""
     IN_PASSING = auto()
@@ -69,21 +74,20 @@ RULES: Mapping[int, Rule] = {
     m.Interested.id: Rule(),
     m.NotInterested.id: Rule(),
     m.Have.id: Rule(),
-    m.BitfieldMessage.id: Rule(When.FIRST),
+    m.BitfieldMessage.id: Rule(When.OPENING),
     m.Request.id: Rule(),
     PIECE_ID: Rule(),
     m.Cancel.id: Rule(),
     m.Port.id: Rule(When.IN_PASSING),
     m.SuggestPiece.id: Rule(needs=Needs.FAST),
-    m.HaveAll.id: Rule(When.FIRST, Needs.FAST),
+    m.HaveAll.id: Rule(When.OPENING, Needs.FAST),
     m.HaveNone.id: Rule(When.FIRST, Needs.FAST),
     m.RejectRequest.id: Rule(needs=Needs.FAST),
     m.AllowedFast.id: Rule(needs=Needs.FAST),
     m.Extended.id: Rule(When.IN_PASSING, Needs.EXTENSIONS),
 }
 """
-Keep-alives have no id and are IN_PASSING.  Ids that are not here are skipped, at any time.  So a second
-bitfield is a late one, and so is a bitfield after have_all.
+Keep-alives have no id and are IN_PASSING.  Ids that are not here are skipped, at any time.
 """
 
 
@@ -186,6 +190,8 @@ class PeerConnection:
             return
         rule = RULES[message.id]
         fault = self._fault(rule, self._we_are_first)
+        if fault is None and rule.when is When.OPENING and not self._we_are_first:
+            fault = "is not our first message"
         if fault is not None:
             raise SpokeOutOfTurn(f"{type(message).__name__} {fault}")
         if rule.when is not When.IN_PASSING:

@@ -50,24 +50,22 @@ class TheirTurnTests(SynchronousTestCase):
         for message in (*FIRST, *ANY_TIME, *FAST, *IN_PASSING):
             self.assertEqual(self.hear(message), [message])
 
-    def test_what_has_to_be_first_may_come_but_once(self) -> None:
-        """Hardening: bitfield twice, have_all after have_none."""
-        for one, other in product(FIRST, FIRST):
-            self.assert_refused(one, other)
+    def test_have_none_is_first_or_never(self) -> None:
+        for before in (*FIRST, *ANY_TIME, m.AllowedFast(1), m.SuggestPiece(1), m.RejectRequest(1, 2, 3)):
+            self.assert_refused(before, m.HaveNone())
 
-    def test_what_has_to_be_first_may_not_be_late(self) -> None:
-        for before, late in product(
-            (*ANY_TIME, m.AllowedFast(1), m.SuggestPiece(1), m.RejectRequest(1, 2, 3)), FIRST
-        ):
-            self.assert_refused(before, late)
-
-    def test_late_behind_a_block(self) -> None:
+    def test_have_none_behind_a_block(self) -> None:
         for cut in (17, 5):
             talk = Conversation()
             frame = block_frame(1, 0, b"1234")
             talk.hear(frame[:cut], frame[cut:])
             with self.assertRaises(ProtocolViolation):
-                talk.hear(encode(BITFIELD))
+                talk.hear(encode(m.HaveNone()))
+
+    def test_many_new_pieces_may_be_told_at_once(self) -> None:
+        """aria2 sends another bitfield, or have_all, where others send many haves."""
+        for before, late in product((*FIRST, *ANY_TIME), (BITFIELD, m.HaveAll())):
+            self.assertEqual(self.hear(before, late), [before, late])
 
     def test_greetings_differ_between_clients(self) -> None:
         """The extension handshake, the DHT's port and keep-alives may precede the bitfield."""
