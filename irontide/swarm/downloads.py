@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from irontide.interfaces import IPieceStorage
@@ -26,6 +26,7 @@ from irontide.swarm.limits import Limits
 from irontide.swarm.open_pieces import SEGMENT_LENGTH, OpenPiece, OpenPieces, Pool
 from irontide.swarm.picker import Picker
 from irontide.swarm.requests import Requests
+from irontide.swarm.round_robin import RoundRobin
 from irontide.swarm.smart_ban import SmartBan
 
 # A piece without a new block for so long is written as far as it is there, and its memory given back.
@@ -89,13 +90,12 @@ class Downloads:
         self._have = have
         self._layout = info.layout
         self._clock = clock
-        self._limits = limits
         self._may_request = may_request
         self._watcher = watcher
         self._dealable: dict[int, OpenPiece] = {}
         self._requests: dict[Requests, None] = {}
-        self._timer: IDelayedCall | None = None
         self._waiting_for_room = False
+        self._ration = RoundRobin(self._requests, limits, clock, self._answers, self._ask_for_one)
         self._finishing = Finishing(storage, SmartBan(), self)
 
     # --- peers -----------------------------------------------------------------------------------------
@@ -107,15 +107,37 @@ class Downloads:
     def left(self, requests: Requests) -> None:
         """A peer is gone: others may be asked for what it owed."""
         self._requests.pop(requests, None)
+        self._stops_working(requests)
         self.released(requests.forget_all())
-        if requests.working is not None:
-            self._stops_working(requests)
+
+    def lost(self, requests: Requests, index: int) -> None:
+        """A peer has a piece no more: it will not send what it was asked for of it."""
+        piece = self.open.get(index)
+        if piece is not None:
+            for block in requests.blocks_of(piece):
+                requests.forget(piece, block)
+            self.released((piece,))
 
     def released(self, pieces: Iterable[OpenPiece]) -> None:
-        """Blocks of these pieces are free again."""
+        """Blocks of these pieces are free again; memory that nobody needs for them is given back."""
         for piece in pieces:
-            if piece.free and self.open.get(piece.index) is piece:
+            if self.open.get(piece.index) is not piece:
+                continue
+            if piece.untouched:
+                self._put_back(piece)
+                continue
+            if piece.free:
                 self._dealable[piece.index] = piece
+            piece.trim()
+
+    def _put_back(self, piece: OpenPiece) -> None:
+        """Open no more: nothing of the piece is here, or it was wrong."""
+        self._dealable.pop(piece.index, None)
+        for requests in self._requests:
+            if requests.working is piece:
+                requests.working = None
+        self.picker.put_back(piece.index)
+        self.open.close(piece)
 
     def resume(self, masks: Mapping[int, bytes]) -> None:
         """Open the pieces of which some blocks are on disk already."""
@@ -139,24 +161,24 @@ class Downloads:
     def fill(self, requests: Requests) -> None:
         """Ask a peer for more blocks, if it has room for a batch."""
         room = requests.room()
-        if not room or self.stopped or not self._may_ask(requests) or not self._may_request():
+        if not room or not self._answers(requests):
             return
-        if self._limits.limited:
-            self._deal_soon()
+        if self._ration.limited:
+            self._ration.soon()
             return
         frames = self._ask(requests, room)
         if frames:
             requests.peer.transport.write(frames)
 
     def fill_all(self) -> None:
-        """Ask all peers that have room."""
-        for requests in list(self._requests):
+        """Ask all peers that have room, those that keep us waiting last."""
+        for requests in sorted(self._requests, key=lambda requests: requests.peer.snubbed):
             self.fill(requests)
 
-    @staticmethod
-    def _may_ask(requests: Requests) -> bool:
+    def _answers(self, requests: Requests) -> bool:
+        """Whether we may ask, and the peer would answer."""
         peer = requests.peer
-        if peer.bits is None or not peer.am_interested:
+        if self.stopped or peer.bits is None or not peer.am_interested or not self._may_request():
             return False
         return not peer.choking or bool(peer.allowed_fast)
 
@@ -164,16 +186,18 @@ class Downloads:
         """Deal up to ``count`` blocks to a peer; return the frames."""
         frames = []
         while count > 0 and (piece := self._piece_for(requests)) is not None:
+            if not piece.has_memory():
+                piece.active = self.now  # its 30 s begin with what is asked for now
             blocks = piece.ask(count, self.pool)
+            if not blocks:
+                self._starved(piece)
+                continue
             if not piece.free:
                 self._dealable.pop(piece.index, None)
                 self._stops_working(requests)
-            if not blocks:
-                self._starved()
-                break
             frames.append(requests.note(piece, blocks))
             count -= len(blocks)
-        if count and len(requests.asked) <= 2:
+        if count and len(requests.asked) <= 2 and not requests.peer.snubbed:
             frames.append(self._ask_again(requests, min(count, END_GAME_BATCH)))
         return b"".join(frames)
 
@@ -201,7 +225,7 @@ class Downloads:
         return (
             piece.free > 0
             and peer.has(piece.index)
-            and (not self._waiting_for_room or piece.has_memory())
+            and (not self._waiting_for_room or piece.has_free_place())
             and (not peer.choking or piece.index in peer.allowed_fast)
             and self.picker.wanted(piece.index)
         )
@@ -225,9 +249,13 @@ class Downloads:
             working.worker = None
 
     def _ask_again(self, requests: Requests, count: int) -> bytes:
-        """End game: ask for blocks that others owe us, when everything left is under way or a piece hangs."""
+        """
+        End game: ask for blocks that others owe us, when everything left is under way or a piece hangs.
+
+        Without memory as well: then a fast peer takes over what slow ones hold the memory for.
+        """
         peer = requests.peer
-        every = self.picker.left <= len(self.open)
+        every = self._waiting_for_room or self.picker.left <= len(self.open)
         frames = []
         for piece in self.open:
             if count <= 0:
@@ -242,47 +270,24 @@ class Downloads:
                 count -= len(blocks)
         return b"".join(frames)
 
-    def _starved(self) -> None:
-        """No memory: deal only what has its place until some comes back."""
+    def _starved(self, piece: OpenPiece) -> None:
+        """No memory for ``piece``: deal only what has its place until some comes back."""
         if not self._waiting_for_room:
             self._waiting_for_room = True
             self.pool.when_room(self._room)
+        self.released((piece,))
 
     def _room(self) -> None:
         self._waiting_for_room = False
         self.fill_all()
 
-    def _deal_soon(self, delay: float = 0.0) -> None:
-        if self._timer is None and not self.stopped:
-            self._timer = self._clock.callLater(delay, self._deal)
-
-    def _deal(self) -> None:
-        """With a rate limit: a block to each peer in turn, while the bucket allows."""
-        self._timer = None
-        now = self.now = self._clock.seconds()
-        eager = [requests for requests in self._requests if self._may_ask(requests)]
-        while eager:
-            again = []
-            for requests in eager:
-                if not requests.room():
-                    continue
-                if wait := self._limits.wait(BLOCK_LENGTH, now):
-                    self._rotate(requests)
-                    self._deal_soon(max(0.01, wait))
-                    return
-                if frames := self._ask(requests, 1):
-                    self._limits.take(BLOCK_LENGTH, now)
-                    requests.peer.transport.write(frames)
-                    again.append(requests)
-            eager = again
-
-    def _rotate(self, first: Requests) -> None:
-        """Begin with ``first`` the next time: it was its turn when the bucket ran dry."""
-        for requests in list(self._requests):
-            if requests is first:
-                break
-            del self._requests[requests]
-            self._requests[requests] = None
+    def _ask_for_one(self, requests: Requests) -> bool:
+        """Under a rate limit: ask for a block."""
+        self.now = self._clock.seconds()
+        frames = self._ask(requests, 1)
+        if frames:
+            requests.peer.transport.write(frames)
+        return bool(frames)
 
     # --- blocks and pieces -----------------------------------------------------------------------------
 
@@ -322,17 +327,16 @@ class Downloads:
 
     def passed(self, piece: OpenPiece, liars: Iterable[str]) -> None:
         """A piece is verified and written."""
-        self.open.close(piece)
         self._have.set(piece.index)
         self.picker.got(piece.index)
+        self.open.close(piece)
         self._watcher.hosts_lied(liars)
         self._watcher.piece_passed(piece.index)
 
     def failed(self, piece: OpenPiece, liars: Iterable[str]) -> None:
         """A piece is not what its hash says: once more from the beginning."""
         self.failed_bytes += piece.size
-        self.open.close(piece)
-        self.picker.put_back(piece.index)
+        self._put_back(piece)
         self._watcher.hosts_lied(liars)
         self.fill_all()
 
@@ -347,13 +351,11 @@ class Downloads:
         """Once a second: snubs, depths of pipelines, what lies in memory for too long."""
         self.now = now
         for requests in list(self._requests):
-            peer = requests.peer
-            requests.adapt(peer.download.value(now))
-            if requests.asked and not peer.snubbed and now - peer.last_block > SNUB_AFTER:
-                peer.snubbed = True
-                self._stops_working(requests)
-                self.released(requests.forget_all())
-            self.fill(requests)
+            requests.refused = False
+            requests.adapt(requests.peer.download.value(now))
+            if requests.asked and now - requests.peer.last_block > SNUB_AFTER:
+                self._snub(requests)
+        self.fill_all()
         for piece in list(self.open):
             if piece.missing and now - piece.active > SPILL_AFTER and any(piece.segments):
                 self._give_up(piece)
@@ -361,23 +363,31 @@ class Downloads:
             elif piece.missing and piece.unsaved_since is not None and now - piece.unsaved_since > SAVE_AFTER:
                 self._finishing.spill(piece)
 
+    def _snub(self, requests: Requests) -> None:
+        """A peer owes us blocks and sends none: ask others; it may still surprise us."""
+        requests.peer.snubbed = True
+        self._stops_working(requests)
+        pieces = list(dict.fromkeys(requests.asked.values()))
+        frames = [
+            requests.cancel(piece, block) for piece in pieces for block in sorted(requests.blocks_of(piece))
+        ]
+        requests.peer.transport.write(b"".join(frames))
+        self.released(pieces)
+
     def _give_up(self, piece: OpenPiece) -> None:
         """No longer wait for any block of a piece that hangs."""
+        piece.active = self.now  # whoever is asked now has as much time again
         for requests in self._requests:
-            frames = b"".join(requests.cancel(piece, block) for block in requests.blocks_of(piece))
+            frames = b"".join(requests.cancel(piece, block) for block in sorted(requests.blocks_of(piece)))
             if frames:
                 requests.peer.transport.write(frames)
         piece.revoke_claims()
         self.released((piece,))
 
     def stop(self) -> Deferred[None]:
-        """Ask for nothing more; fires when what is in memory is written and no job runs."""
+        """Ask for nothing more; fires when what came is written and all memory given back."""
         self.stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._ration.stop()
         for piece in self.open:
             piece.revoke_claims()
-            if piece.missing:
-                self._finishing.spill(piece)
-        return self._finishing.idle()
+        return self._finishing.stop(self.open).addCallback(lambda _: self.open.free_memory())

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from irontide.interfaces import IPieceStorage, Verdict
-from irontide.swarm.open_pieces import SEGMENT_LENGTH, OpenPiece
+from irontide.swarm.open_pieces import OpenPiece
 from irontide.swarm.smart_ban import SmartBan
 
 
@@ -32,7 +32,7 @@ class Outcome(Protocol):
 
 
 class Finishing:
-    """The disk jobs of one torrent's open pieces."""
+    """The disk jobs of one torrent's open pieces; once one has failed, there are no more."""
 
     def __init__(self, storage: IPieceStorage, smart_ban: SmartBan, outcome: Outcome) -> None:
         self._storage = storage
@@ -40,9 +40,14 @@ class Finishing:
         self._outcome = outcome
         self._running = 0
         self._idle: list[Deferred[None]] = []
+        self._stopping = self._failed = False
 
-    def idle(self) -> Deferred[None]:
-        """Fires when no job runs."""
+    def stop(self, pieces: Iterable[OpenPiece]) -> Deferred[None]:
+        """Write whatever is in memory; fires when no job runs."""
+        self._stopping = True
+        for piece in pieces:
+            if piece.missing:
+                self._next(piece)
         if not self._running:
             return succeed(None)
         waiting: Deferred[None] = Deferred()
@@ -65,39 +70,39 @@ class Finishing:
         self._next(piece)
 
     def _next(self, piece: OpenPiece) -> None:
-        if piece.writing:
-            return
+        """Start the next job of a piece, unless one runs."""
         if not piece.missing:
-            self._verify(piece)
-        elif piece.pending:
+            if not piece.writing:
+                self._verify(piece)
+            return
+        while piece.pending and not piece.writing:
             self._write(piece, [piece.pending.pop(0)])
+        if self._stopping:
+            self.spill(piece)
 
     def _write(self, piece: OpenPiece, segments: list[int] | None) -> None:
         chunks, blocks = piece.begin_write(segments)
-        if not blocks:
+        if not blocks or self._failed:
             piece.writing -= 1
             return
         hasher = None
-        if segments is not None and segments[0] * SEGMENT_LENGTH == piece.hashed:
+        if segments is not None and piece.hashable(segments[0], blocks):
             hasher = piece.hasher = piece.hasher or hashlib.sha1(usedforsecurity=False)
             piece.hashed += sum(len(chunk.data) for chunk in chunks)
-        self._started()
+        self._running += 1
         written = self._storage.write(piece.index, chunks, hasher)
         written.addCallbacks(self._written, self._refused, callbackArgs=(piece, blocks), errbackArgs=(piece,))
+        written.addBoth(self._ended)
 
     def _written(self, _: None, piece: OpenPiece, blocks: list[int]) -> None:
         piece.written(blocks)
         self._next(piece)
-        self._ended()
-
-    def _refused(self, failure: Failure, piece: OpenPiece) -> None:
-        piece.writing -= 1
-        self._ended()
-        self._outcome.storage_failed(failure)
 
     def _verify(self, piece: OpenPiece) -> None:
+        if self._failed:
+            return
         chunks, _ = piece.begin_write()
-        self._started()
+        self._running += 1
         verdict = self._storage.verify_and_write(
             piece.index,
             chunks,
@@ -106,21 +111,26 @@ class Finishing:
             digests=self._smart_ban.wants_digests(piece.index),
         )
         verdict.addCallbacks(self._judged, self._refused, callbackArgs=(piece,), errbackArgs=(piece,))
+        verdict.addBoth(self._ended)
 
     def _judged(self, verdict: Verdict, piece: OpenPiece) -> None:
-        self._ended()
         if verdict.passed:
             self._outcome.passed(piece, self._smart_ban.passed(piece.index, verdict.digests))
         else:
             liars = self._smart_ban.failed(piece.index, verdict.digests, piece.contributors)
             self._outcome.failed(piece, liars)
 
-    def _started(self) -> None:
-        self._running += 1
+    def _refused(self, failure: Failure, piece: OpenPiece) -> None:
+        piece.writing -= 1
+        if not self._failed:
+            self._failed = True
+            self._outcome.storage_failed(failure)
 
-    def _ended(self) -> None:
+    def _ended(self, result: object) -> object:
+        """A job has run, with all that followed from it."""
         self._running -= 1
         if not self._running:
             waiting, self._idle = self._idle, []
             for deferred in waiting:
                 deferred.callback(None)
+        return result

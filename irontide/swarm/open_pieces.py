@@ -96,7 +96,7 @@ class OpenPiece:
         self.unsaved_since: float | None = None
         # Full segments that wait for their turn to be written, and who works on this piece.
         self.pending: list[int] = []
-        self.worker: object = None
+        self.worker: Claimant | None = None
         # A large piece is hashed while it comes, as far as its segments are full in order.
         self.hasher: object = None
         self.hashed = 0
@@ -126,12 +126,18 @@ class OpenPiece:
         return buffer.view[start : start + self.block_length(block)]
 
     def full_segment(self, block: int) -> int | None:
-        """The segment of ``block``, if all of it is in memory now and nothing more can come for it."""
+        """The segment of ``block``, if nothing more can come for it."""
         segment = block // SEGMENT_BLOCKS
-        first, last = segment * SEGMENT_BLOCKS, min((segment + 1) * SEGMENT_BLOCKS, self.blocks)
-        if self.state.count(RECEIVED, first, last) == last - first:
-            return segment
-        return None
+        return segment if self.state.find(MISSING, *self._range(segment)) < 0 else None
+
+    def _range(self, segment: int) -> tuple[int, int]:
+        """The blocks of a segment: the first, and the first that is not in it."""
+        return segment * SEGMENT_BLOCKS, min((segment + 1) * SEGMENT_BLOCKS, self.blocks)
+
+    def hashable(self, segment: int, blocks: Sequence[int]) -> bool:
+        """Whether ``blocks`` of a segment go on where hashing stands: all of them, none spilled before."""
+        first, end = self._range(segment)
+        return self.hashed == segment * SEGMENT_LENGTH and len(blocks) == end - first
 
     def chunks(self, segments: Sequence[int] | None = None) -> list[Chunk]:
         """What is in memory, as few chunks as possible, in order."""
@@ -147,7 +153,7 @@ class OpenPiece:
 
     def _runs(self, segment: int) -> Iterator[tuple[int, int]]:
         """Ranges of received bytes within a segment."""
-        first, last = segment * SEGMENT_BLOCKS, min((segment + 1) * SEGMENT_BLOCKS, self.blocks)
+        first, last = self._range(segment)
         block = self.state.find(RECEIVED, first, last)
         while block >= 0:
             end = block
@@ -160,12 +166,13 @@ class OpenPiece:
     def begin_write(self, segments: Sequence[int] | None = None) -> tuple[list[Chunk], list[int]]:
         """What is in memory of these segments (default: all), and its blocks; tell ``written`` later."""
         self.writing += 1
-        self.unsaved_since = None
+        if segments is None:
+            self.unsaved_since = None
         chosen = range(len(self.segments)) if segments is None else segments
         blocks = [
             block
             for segment in chosen
-            for block in range(segment * SEGMENT_BLOCKS, min((segment + 1) * SEGMENT_BLOCKS, self.blocks))
+            for block in range(*self._range(segment))
             if self.state[block] == RECEIVED
         ]
         return self.chunks(segments), blocks
@@ -175,15 +182,26 @@ class OpenPiece:
         self.writing -= 1
         for block in blocks:
             self.state[block] = WRITTEN
-        for segment in {block // SEGMENT_BLOCKS for block in blocks}:
-            if not self._in_use(segment):
+        self.trim()
+
+    def trim(self) -> None:
+        """Give memory back that holds nothing, is promised to nobody, and into which nobody writes."""
+        for segment, buffer in enumerate(self.segments):
+            if buffer is not None and not self._in_use(segment):
                 self._release(segment)
 
     def _in_use(self, segment: int) -> bool:
-        first, last = segment * SEGMENT_BLOCKS, min((segment + 1) * SEGMENT_BLOCKS, self.blocks)
-        return self.state.find(RECEIVED, first, last) >= 0 or any(
-            self.asked[block] and not self.state[block] for block in range(first, last)
+        first, last = self._range(segment)
+        return (
+            self.state.find(RECEIVED, first, last) >= 0
+            or any(self.asked[block] and not self.state[block] for block in range(first, last))
+            or any(first <= block < last for block in self.claims)
         )
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of the piece has come or is expected: it might as well not be open."""
+        return not (any(self.state) or any(self.asked) or self.claims or self.writing)
 
     def _release(self, segment: int) -> None:
         buffer, self.segments[segment] = self.segments[segment], None
@@ -191,7 +209,7 @@ class OpenPiece:
             buffer.release()
 
     def close(self) -> None:
-        """Give all memory back; nobody may be writing to it any more."""
+        """Give all memory back; no worker may be reading it any more."""
         self.revoke_claims()
         for segment in range(len(self.segments)):
             self._release(segment)
@@ -222,6 +240,13 @@ class OpenPiece:
     def has_memory(self) -> bool:
         """Whether any part of the piece has its place in memory."""
         return any(self.segments)
+
+    def has_free_place(self) -> bool:
+        """Whether a block is free that needs no more memory than the piece has."""
+        return any(
+            buffer is not None and 0 <= self._next_free(segment * SEGMENT_BLOCKS) < self._range(segment)[1]
+            for segment, buffer in enumerate(self.segments)
+        )
 
     def _next_free(self, block: int) -> int:
         state, asked = self.state, self.asked
@@ -306,6 +331,7 @@ class OpenPiece:
         self.scratches.pop(peer, None)
         if self.claims.get(block) is peer:
             del self.claims[block]
+            self.trim()
 
     def mask(self) -> bytes:
         """Which blocks are on disk: a bit each, the first block in the highest bit."""
@@ -346,7 +372,7 @@ class OpenPieces:
             del self._open[piece.index]
         piece.close()
 
-    def close_all(self) -> None:
-        """Forget everything."""
-        for piece in list(self._open.values()):
-            self.close(piece)
+    def free_memory(self) -> None:
+        """Give all memory back; what is not written is lost, what is remains known."""
+        for piece in self._open.values():
+            piece.close()

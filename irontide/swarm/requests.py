@@ -3,6 +3,10 @@ What we asked of one peer, and where its answers go.
 
 The depth of the pipeline follows the measured rate: a second's worth of blocks, never fewer than a floor
 (adaptive depths that can spiral down have starved whole engines), never more than the peer will queue.
+
+What we stop waiting for may come all the same: a choke or a cancel crosses with a block on its way.  So each
+request that we gave up stands for one *late* answer that is no violation, even if the same block has been
+asked for again meanwhile and comes twice.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ MIN_PIPELINE = 16
 MAX_PIPELINE = 500
 PIPELINE_SECONDS = 1.0
 
-# Blocks that we no longer wait for but that may still come, kept so that they are no violation.
+# Blocks of which late answers are expected; then the oldest are forgotten.
 MAX_LATE = 4096
 
 _REQUEST = struct.Struct(">IBIII")
@@ -56,6 +60,8 @@ class Requests:
     :ivar asked: those still expected, with their open piece.
     :ivar working: the piece that this peer is being asked for just now.
     :ivar received: bytes of wanted blocks that came and that nobody has counted yet.
+    :ivar refused: the peer rejected a request although it does not choke us: it gets a rest until the next
+        tick, or we would ask and it would reject without end.
     """
 
     __slots__ = (
@@ -69,6 +75,7 @@ class Requests:
         "peer",
         "received",
         "redundant",
+        "refused",
         "working",
     )
 
@@ -77,10 +84,11 @@ class Requests:
         self.asked: dict[int, OpenPiece] = {}
         self.working: OpenPiece | None = None
         self.received = self.redundant = 0
+        self.refused = False
         self._layout = layout
         self._bpp = -(-layout.piece_length // BLOCK_LENGTH)
         self._owner = owner
-        self._late: dict[int, None] = {}
+        self._late: dict[int, int] = {}  # how many answers of each
         self._scratch: bytearray | None = None
         self._target = MIN_PIPELINE
 
@@ -92,22 +100,31 @@ class Requests:
     # --- asking ----------------------------------------------------------------------------------------
 
     def room(self) -> int:
-        """How many more blocks this peer may be asked for now; 0 until a batch is worth it."""
+        """
+        How many more blocks this peer may be asked for now; 0 until a batch is worth it.
+
+        A snubbed peer is asked for one block, to see whether it is alive.
+        """
+        if self.refused:
+            return 0
+        if self.peer.snubbed:
+            return 0 if self.asked else 1
         room = self._target - len(self.asked)
         return room if room >= self._target >> 3 or room > MIN_PIPELINE else 0
 
     def adapt(self, rate: float) -> None:
         """Set the depth of the pipeline from the peer's rate in bytes/s."""
         wanted = int(rate * PIPELINE_SECONDS) // BLOCK_LENGTH + 1
-        self._target = max(MIN_PIPELINE, min(wanted, MAX_PIPELINE, self.peer.reqq))
+        self._target = min(max(MIN_PIPELINE, wanted), MAX_PIPELINE, self.peer.reqq)
 
     def note(self, piece: OpenPiece, blocks: Iterable[int]) -> bytes:
         """Remember that these blocks are asked for; return the frames that ask."""
         base = piece.index * self._bpp
         frames = []
+        if not self.asked:
+            self.peer.last_block = self._owner.now  # its time to answer begins
         for block in blocks:
             self.asked[base + block] = piece
-            self._late.pop(base + block, None)
             frames.append(
                 _REQUEST.pack(13, _REQUEST_ID, piece.index, block << _BLOCK_SHIFT, piece.block_length(block))
             )
@@ -145,26 +162,31 @@ class Requests:
 
     def rejected(self, piece: int, begin: int, length: int) -> OpenPiece | None:
         """The peer will not send this block; returns its piece, or None if nobody expects it any more."""
-        key = piece * self._bpp + (begin >> _BLOCK_SHIFT)
-        found = self.asked.get(key)
+        self._layout.block(piece, begin, length)
         block = begin >> _BLOCK_SHIFT
-        if (
-            found is None
-            or piece != found.index
-            or begin & _BLOCK_MASK
-            or length != found.block_length(block)
-        ):
-            if self._late.pop(key, 0) is None:
-                return None
+        key = piece * self._bpp + block
+        found = self.asked.get(key)
+        if begin & _BLOCK_MASK or (found is not None and length != found.block_length(block)):
             raise ProtocolViolation("rejected a request that was never made")
+        if found is None:
+            if not self._came_late(key):
+                raise ProtocolViolation("rejected a request that was never made")
+            return None
         del self.asked[key]
-        found.give_up(begin >> _BLOCK_SHIFT)
+        found.give_up(block)
         return found
 
     def _expect_late(self, key: int) -> None:
-        self._late[key] = None
+        self._late[key] = self._late.pop(key, 0) + 1
         if len(self._late) > MAX_LATE:
             del self._late[next(iter(self._late))]
+
+    def _came_late(self, key: int) -> bool:
+        """One late answer less is expected; False if there was none to expect."""
+        count = self._late.pop(key, 0)
+        if count > 1:
+            self._late[key] = count - 1
+        return count > 0
 
     # --- IBlockSink ------------------------------------------------------------------------------------
 
@@ -200,7 +222,7 @@ class Requests:
             new = found.received(self, block, self._owner.now)
             found.give_up(block)
         else:
-            self._late.pop(key, None)
+            self._came_late(key)
             found = self._owner.open_piece(piece)
             new = found is not None and found.received(self, block, self._owner.now)
         if new:

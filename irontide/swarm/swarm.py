@@ -24,6 +24,7 @@ from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
 from irontide.peer.peer import Peer
 from irontide.swarm.downloads import Downloads
+from irontide.swarm.greeting import what_we_can, what_we_have
 from irontide.swarm.peerbook import PeerBook
 from irontide.swarm.picker import Picker
 from irontide.swarm.requests import Requests
@@ -31,11 +32,9 @@ from irontide.swarm.serving import Serving
 from irontide.wire import messages as m
 from irontide.wire.allowed_fast import allowed_fast_set
 from irontide.wire.codec import encode
-from irontide.wire.extended import EXTENDED_HANDSHAKE, ExtendedHandshake, packed_address
+from irontide.wire.extended import EXTENDED_HANDSHAKE, ExtendedHandshake
 
 KEEP_ALIVE = 100.0
-OUR_REQQ = 500
-CLIENT = "irontide"
 MAX_ALLOWED_FAST = 128
 HAVE_DELAY = 0.1
 CONNECTED_TWICE = "connected twice"
@@ -137,40 +136,23 @@ class Swarm:
         If each of us has dialled the other, both ends must choose the same one, or none is left: it is the
         one that was dialled by the greater peer id.
         """
+        theirs_wins = peer.peer_id > self._us.peer_id
         for other in [other for other in self.peers if other.peer_id == peer.peer_id]:
-            theirs_wins = peer.peer_id > self._us.peer_id
-            if peer.incoming == other.incoming or peer.incoming is not theirs_wins:
+            crossed = peer.incoming != other.incoming and peer.incoming is theirs_wins
+            if not crossed or peer.host != other.host:  # from elsewhere anybody can claim the id
                 raise ProtocolViolation(CONNECTED_TWICE)
             other.drop(CONNECTED_TWICE)
 
     def _introduce(self, peer: Peer) -> None:
         """Say what we have, then what we can."""
-        frames = [encode(self._our_bits(peer))] if peer.fast or self.have.count else []
-        if peer.extended:
-            payload = self._our_handshake(peer).to_payload()
-            frames.append(encode(m.Extended(EXTENDED_HANDSHAKE, payload)))
         if peer.fast and self.have.count:
             offered = allowed_fast_set(self.infohash, peer.host, self._layout.pieces)
             peer.offered_fast = frozenset(piece for piece in offered if self.have[piece])
-            frames += [encode(m.AllowedFast(piece)) for piece in sorted(peer.offered_fast)]
-        peer.transport.write(b"".join(frames))
-
-    def _our_bits(self, peer: Peer) -> m.Message:
-        if peer.fast and self.have.complete:
-            return m.HaveAll()
-        if peer.fast and not self.have.count:
-            return m.HaveNone()
-        return m.BitfieldMessage(self.have.to_bytes())
-
-    def _our_handshake(self, peer: Peer) -> ExtendedHandshake:
-        return ExtendedHandshake(
-            messages=EXTENSIONS,
-            port=self._us.port(),
-            client=CLIENT,
-            reqq=OUR_REQQ,
-            yourip=packed_address(peer.host),
-            upload_only=self.seeding,
-        )
+        greeting = what_we_have(peer, self.have)
+        if peer.extended:
+            greeting.append(what_we_can(peer, self._us.port(), seeding=self.seeding))
+        greeting += [m.AllowedFast(piece) for piece in sorted(peer.offered_fast)]
+        peer.transport.write(b"".join(map(encode, greeting)))
 
     def peer_left(self, peer: Peer, reason: str) -> None:
         """The connection is closed."""
@@ -301,13 +283,17 @@ class Swarm:
 
     def _rejected(self, peer: Peer, piece: int, begin: int, length: int) -> None:
         peer.allowed_fast.discard(piece)
-        found = self.peers[peer].rejected(piece, begin, length)
+        requests = self.peers[peer]
+        found = requests.rejected(piece, begin, length)
         if found is not None:
+            requests.refused = requests.refused or not peer.choking
             self.downloads.released((found,))
 
     def _extended(self, peer: Peer, number: int, payload: bytes) -> None:
         if number == EXTENDED_HANDSHAKE:
-            peer.handshake = handshake = ExtendedHandshake.from_payload(payload)
+            handshake = ExtendedHandshake.from_payload(payload)
+            peer.handshake = handshake if peer.handshake is None else peer.handshake.followed_by(handshake)
+            self.peers[peer].adapt(peer.download_rate)
             if handshake.port and peer.incoming:
                 self._listens_at(peer, PeerAddress(peer.host, handshake.port))
             if handshake.upload_only is not None:
@@ -334,13 +320,14 @@ class Swarm:
         self._picker.peer_left(peer.bits)
         peer.bits.clear(piece)
         self._picker.peer_joined(peer.bits)
+        self.downloads.lost(self.peers[peer], piece)
 
     # --- what the downloads tell -------------------------------------------------------------------------
 
     def piece_passed(self, index: int) -> None:
         """A piece is verified and written: tell the world."""
         self._haves.append(encode(m.Have(index)))
-        if self._have_timer is None:
+        if self._have_timer is None and not self._closing:
             self._have_timer = self._clock.callLater(HAVE_DELAY, self._tell_haves)
         self._watcher.piece_passed(index)
         if not self._picker.left and not self._complete:
