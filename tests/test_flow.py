@@ -282,6 +282,18 @@ class BackpressureTests(SynchronousTestCase):
         self.put("d")
         self.assertEqual(self.consumer.got, ["a", "b", "c", "d"])
 
+    def test_room_that_comes_in_the_middle_of_a_put_changes_nothing(self) -> None:
+        """B2: a consumer that was full a moment ago does not get the newest item first."""
+        answers = iter([True, True, False, False, False])
+        queue: BackpressureQueue[object] = BackpressureQueue(
+            3, self.consumer.deliver, full=lambda: next(answers)
+        )
+        queue.put("a")
+        queue.put("b")
+        self.assertEqual((self.consumer.got, queue.depth), ([], 2))
+        queue.drain()
+        self.assertEqual(self.consumer.got, ["a", "b"])
+
     def test_full_at_the_cap(self) -> None:
         """B3: and what is refused is not taken."""
         self.put("a", "b", "c")
