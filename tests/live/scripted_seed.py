@@ -8,6 +8,7 @@ share an error with what it tests.  It knows BEP 3 and no more.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import struct
@@ -113,7 +114,7 @@ class ScriptedSeed:
         if handshake[28:48] != self._infohash:
             return
         prefix = b"\x13BitTorrent protocol" + bytes(8)
-        connection.sendall(prefix + self._infohash + b"-SC0001-" + self._random.randbytes(12))
+        connection.sendall(prefix + self._infohash + b"-SC0001-" + os.urandom(12))
         field = bytearray(b"\xff" * (self._pieces // 8))
         if self._pieces % 8:
             field.append(0xFF << (8 - self._pieces % 8) & 0xFF)
