@@ -20,7 +20,6 @@ from twisted.python.failure import Failure
 from irontide.interfaces import IPieceStorage
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
-from irontide.metainfo.layout import BLOCK_LENGTH
 from irontide.swarm.finishing import Finishing
 from irontide.swarm.limits import Limits
 from irontide.swarm.open_pieces import SEGMENT_LENGTH, OpenPiece, OpenPieces, Pool
@@ -55,6 +54,9 @@ class Watcher(Protocol):
 
     def hosts_lied(self, hosts: Iterable[str]) -> None:
         """These sent wrong blocks: it is proved."""
+
+    def blocks_written(self, length: int) -> None:
+        """So many bytes of an unfinished piece are written: its mask is worth a commit."""
 
     def storage_failed(self, failure: Failure) -> None:
         """The disk refused; nothing more is asked for."""
@@ -122,9 +124,6 @@ class Downloads:
         """Blocks of these pieces are free again; memory that nobody needs for them is given back."""
         for piece in pieces:
             if self.open.get(piece.index) is not piece:
-                continue
-            if piece.untouched:
-                self._put_back(piece)
                 continue
             if piece.free:
                 self._dealable[piece.index] = piece
@@ -275,7 +274,8 @@ class Downloads:
         if not self._waiting_for_room:
             self._waiting_for_room = True
             self.pool.when_room(self._room)
-        self.released((piece,))
+        if piece.untouched:
+            self._put_back(piece)
 
     def _room(self) -> None:
         self._waiting_for_room = False
@@ -295,16 +295,19 @@ class Downloads:
         """The piece, while it is open."""
         return self.open.get(index)
 
-    def block_came(self, requests: Requests, piece: OpenPiece | None, block: int, *, new: bool) -> None:
+    def block_came(
+        self, requests: Requests, piece: OpenPiece | None, block: int, length: int, *, new: bool
+    ) -> None:
         """A block is complete."""
-        requests.peer.last_block = self.now
-        requests.peer.snubbed = False
+        peer = requests.peer
+        peer.last_block = self.now
+        peer.snubbed = False
         if piece is None or not new:
-            self.redundant += BLOCK_LENGTH
+            self.redundant += length
             if piece is not None:
                 self.released((piece,))
             return
-        self.downloaded += piece.block_length(block)
+        self.downloaded += length
         if piece.asked[block]:
             self._cancel_others(piece, block)
         if not piece.missing:
@@ -340,6 +343,10 @@ class Downloads:
         self._watcher.hosts_lied(liars)
         self.fill_all()
 
+    def blocks_written(self, length: int) -> None:
+        """So many bytes of an unfinished piece are written."""
+        self._watcher.blocks_written(length)
+
     def storage_failed(self, failure: Failure) -> None:
         """The disk refused."""
         self.stopped = True
@@ -357,9 +364,11 @@ class Downloads:
                 self._snub(requests)
         self.fill_all()
         for piece in list(self.open):
-            if piece.missing and now - piece.active > SPILL_AFTER and any(piece.segments):
+            if piece.missing and now - piece.active > SPILL_AFTER and piece.has_memory():
                 self._give_up(piece)
                 self._finishing.spill(piece)
+            elif piece.untouched and now - piece.active > SPILL_AFTER:
+                self._put_back(piece)
             elif piece.missing and piece.unsaved_since is not None and now - piece.unsaved_since > SAVE_AFTER:
                 self._finishing.spill(piece)
 

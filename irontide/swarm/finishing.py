@@ -27,6 +27,9 @@ class Outcome(Protocol):
     def failed(self, piece: OpenPiece, liars: Iterable[str]) -> None:
         """Not what the hash says."""
 
+    def blocks_written(self, length: int) -> None:
+        """So many bytes of an unfinished piece are written: its mask is worth a commit."""
+
     def storage_failed(self, failure: Failure) -> None:
         """The disk refused."""
 
@@ -96,6 +99,7 @@ class Finishing:
 
     def _written(self, _: None, piece: OpenPiece, blocks: list[int]) -> None:
         piece.written(blocks)
+        self._outcome.blocks_written(sum(map(piece.block_length, blocks)))
         self._next(piece)
 
     def _verify(self, piece: OpenPiece) -> None:

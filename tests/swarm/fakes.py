@@ -103,6 +103,10 @@ class Told:
         self.failures: list[Failure] = []
         self.departures: list[tuple[Peer, str]] = []
         self.completions = 0
+        self.written = 0
+
+    def blocks_written(self, length: int) -> None:
+        self.written += length
 
     def piece_passed(self, index: int) -> None:
         self.pieces.append(index)

@@ -74,6 +74,7 @@ class FinishingTests(SynchronousTestCase):
         self.pool = BufferPool(8 * MIB)
         self.peer = Peer("10.0.0.1")
         self.outcome: list[object] = []
+        self.told_written = 0
         self.use(self.slow)
         self.piece = OpenPiece(0, self.size, 0.0)
 
@@ -93,6 +94,9 @@ class FinishingTests(SynchronousTestCase):
     def failed(self, piece: OpenPiece, liars: Iterable[str]) -> None:
         self.outcome.append(("failed", set(liars)))
         self.piece.close()
+
+    def blocks_written(self, length: int) -> None:
+        self.told_written += length
 
     def storage_failed(self, failure: Failure) -> None:
         self.outcome.append(failure.value)
@@ -189,6 +193,7 @@ class FinishingTests(SynchronousTestCase):
         self.slow.turn_all()
         self.assertEqual(self.pool.in_use, 0)
         self.assertEqual(self.disk.writes, [(0, 2 * KIB16), (70 * KIB16, KIB16)])
+        self.assertEqual(self.told_written, 3 * KIB16)
 
     def test_a_spilled_piece_is_finished_from_the_disk(self) -> None:
         self.put(*range(0, self.piece.blocks - 1, 2))

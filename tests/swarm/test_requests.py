@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 from irontide.errors import ProtocolViolation
 from irontide.interfaces import IBlockSink
 from irontide.swarm.open_pieces import OpenPiece
-from irontide.swarm.requests import MAX_LATE, MAX_PIPELINE, MIN_PIPELINE, Requests
+from irontide.swarm.requests import MAX_LATE, MAX_PIPELINE, MIN_PIPELINE
 from irontide.wire import messages as m
 from irontide.wire.extended import ExtendedHandshake
 from tests.swarm.fakes import KIB16, MIB, Remote, World, parse
