@@ -124,6 +124,15 @@ class IBlockSink(Interface):
     def complete(piece: int, begin: int, length: int) -> None:
         """All bytes of the claimed (or discarded) block have arrived."""
 
+    def take(piece: int, begin: int, data: memoryview) -> None:
+        """
+        Copy a block that is here as a whole: in one call what ``claim`` and ``complete`` are for its parts.
+
+        Nearly all blocks of a fast peer come so.  ``data`` is valid during the call only.
+
+        :raises ProtocolViolation: as ``claim``.
+        """
+
     def release(piece: int, begin: int, length: int) -> None:
         """The connection ended before the block was complete."""
 

@@ -31,9 +31,8 @@ MISSING, RECEIVED, WRITTEN = 0, 1, 2
 class Claimant(Protocol):
     """What an open piece asks of a peer."""
 
-    @property
-    def host(self) -> str:
-        """The remote address, which is what gets blamed."""
+    host: str
+    """The remote address, which is what gets blamed."""
 
     def revoke_claim(self) -> None:
         """Throw away the rest of the block that is arriving just now."""
@@ -54,6 +53,7 @@ class OpenPiece:
     One piece that has been requested in part.
 
     :ivar index: the piece.
+    :ivar whole: how many blocks, the first ones, are of full length.
     :ivar missing: how many blocks have not come.
     :ivar free: how many blocks neither came nor are asked of anybody.
     :ivar active: when the last block came (or the piece was opened).
@@ -77,6 +77,7 @@ class OpenPiece:
         "size",
         "state",
         "unsaved_since",
+        "whole",
         "worker",
         "writing",
     )
@@ -85,6 +86,7 @@ class OpenPiece:
         self.index = index
         self.size = size
         self.blocks = -(-size // BLOCK_LENGTH)
+        self.whole = size // BLOCK_LENGTH
         self.state = bytearray(self.blocks)
         self.asked = bytearray(self.blocks)
         self.segments: list[IBuffer | None] = [None] * -(-size // SEGMENT_LENGTH)
@@ -106,7 +108,7 @@ class OpenPiece:
 
     def block_length(self, block: int) -> int:
         """Bytes of a block; only the last one of a piece may be short."""
-        return min(BLOCK_LENGTH, self.size - block * BLOCK_LENGTH)
+        return BLOCK_LENGTH if block < self.whole else self.size - block * BLOCK_LENGTH
 
     # --- memory ----------------------------------------------------------------------------------------
 
@@ -228,14 +230,20 @@ class OpenPiece:
         taken: list[int] = []
         block = self._next_free(0)
         while block >= 0 and len(taken) < count:
+            end = self._range(block // SEGMENT_BLOCKS)[1]
             if self.reserve(block, pool):
-                self.asked[block] = 1
-                self.free -= 1
-                taken.append(block)
-                block = self._next_free(block + 1)
-            else:
-                block = self._next_free((block // SEGMENT_BLOCKS + 1) * SEGMENT_BLOCKS)
+                end = self._end_of_free(block, min(end, block + count - len(taken)))
+                self.asked[block:end] = b"\1" * (end - block)
+                self.free -= end - block
+                taken += range(block, end)
+            block = self._next_free(end)
         return taken
+
+    def _end_of_free(self, first: int, last: int) -> int:
+        """Where, before ``last``, the free blocks end that begin with ``first``."""
+        for taken in (self.asked, self.state):
+            last -= len(taken[first:last].lstrip(b"\0"))
+        return last
 
     def has_memory(self) -> bool:
         """Whether any part of the piece has its place in memory."""
@@ -283,6 +291,36 @@ class OpenPiece:
             self.free += 1
 
     # --- receiving -------------------------------------------------------------------------------------
+
+    def take(self, block: int, data: memoryview, host: str, now: float) -> bool:
+        """
+        Copy a block that only ``host`` was asked for, and that it has sent; nobody waits for it any more.
+
+        This is what happens to nearly every block, and so in one go.  False, and nothing has changed: the
+        block is not of the usual length, or another peer is concerned, so that it takes ``claim`` and
+        ``received`` to decide.
+        """
+        buffer = self.segments[block // SEGMENT_BLOCKS]
+        if (
+            len(data) != BLOCK_LENGTH
+            or block >= self.whole
+            or self.state[block]
+            or self.asked[block] != 1
+            or buffer is None
+            or block in self.claims
+            or self.scratches
+        ):
+            return False
+        start = block % SEGMENT_BLOCKS * BLOCK_LENGTH
+        buffer.view[start : start + BLOCK_LENGTH] = data
+        self.state[block] = RECEIVED
+        self.asked[block] = 0
+        self.missing -= 1
+        self.contributors[block] = host
+        self.active = now
+        if self.unsaved_since is None:
+            self.unsaved_since = now
+        return True
 
     def claim(self, peer: Claimant, block: int, pool: Pool) -> memoryview | None:
         """Say where ``peer`` may put the bytes of ``block``; None: nobody needs them any more."""

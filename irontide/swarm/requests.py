@@ -12,7 +12,7 @@ asked for again meanwhile and comes twice.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from zope.interface import implementer
@@ -48,7 +48,9 @@ class Blocks(Protocol):
     def open_piece(self, index: int) -> OpenPiece | None:
         """The piece, while it is open."""
 
-    def block_came(self, requests: Requests, piece: OpenPiece | None, block: int, *, new: bool) -> None:
+    def block_came(
+        self, requests: Requests, piece: OpenPiece | None, block: int, length: int, *, new: bool
+    ) -> None:
         """A block is complete: in its place if ``new``, else thrown away."""
 
 
@@ -57,6 +59,7 @@ class Requests:
     """
     The blocks that one peer was asked for, by their number in the torrent.
 
+    :ivar host: the remote address: what gets blamed.
     :ivar asked: those still expected, with their open piece.
     :ivar working: the piece that this peer is being asked for just now.
     :ivar received: bytes of wanted blocks that came and that nobody has counted yet.
@@ -72,6 +75,7 @@ class Requests:
         "_scratch",
         "_target",
         "asked",
+        "host",
         "peer",
         "received",
         "redundant",
@@ -81,6 +85,7 @@ class Requests:
 
     def __init__(self, peer: Peer, layout: Layout, owner: Blocks) -> None:
         self.peer = peer
+        self.host = peer.host
         self.asked: dict[int, OpenPiece] = {}
         self.working: OpenPiece | None = None
         self.received = self.redundant = 0
@@ -91,11 +96,6 @@ class Requests:
         self._late: dict[int, int] = {}  # how many answers of each
         self._scratch: bytearray | None = None
         self._target = MIN_PIPELINE
-
-    @property
-    def host(self) -> str:
-        """The remote address: what gets blamed."""
-        return self.peer.address.host
 
     # --- asking ----------------------------------------------------------------------------------------
 
@@ -110,24 +110,30 @@ class Requests:
         if self.peer.snubbed:
             return 0 if self.asked else 1
         room = self._target - len(self.asked)
-        return room if room >= self._target >> 3 or room > MIN_PIPELINE else 0
+        return room if room >= self._target >> 3 else 0
 
     def adapt(self, rate: float) -> None:
         """Set the depth of the pipeline from the peer's rate in bytes/s."""
         wanted = int(rate * PIPELINE_SECONDS) // BLOCK_LENGTH + 1
         self._target = min(max(MIN_PIPELINE, wanted), MAX_PIPELINE, self.peer.reqq)
 
-    def note(self, piece: OpenPiece, blocks: Iterable[int]) -> bytes:
+    def note(self, piece: OpenPiece, blocks: Sequence[int]) -> bytes:
         """Remember that these blocks are asked for; return the frames that ask."""
-        base = piece.index * self._bpp
-        frames = []
+        index, whole, pack = piece.index, piece.whole, _REQUEST.pack
         if not self.asked:
             self.peer.last_block = self._owner.now  # its time to answer begins
-        for block in blocks:
-            self.asked[base + block] = piece
-            frames.append(
-                _REQUEST.pack(13, _REQUEST_ID, piece.index, block << _BLOCK_SHIFT, piece.block_length(block))
+        base = index * self._bpp
+        self.asked.update(dict.fromkeys([base + block for block in blocks], piece))
+        frames = [
+            pack(
+                13,
+                _REQUEST_ID,
+                index,
+                block << _BLOCK_SHIFT,
+                BLOCK_LENGTH if block < whole else piece.block_length(block),
             )
+            for block in blocks
+        ]
         return b"".join(frames)
 
     def blocks_of(self, piece: OpenPiece) -> set[int]:
@@ -213,6 +219,26 @@ class Requests:
             raise ProtocolViolation("a block of another length than was asked for")
         return found
 
+    def take(self, piece: int, begin: int, data: memoryview) -> None:
+        """Copy a block that is here as a whole."""
+        block = begin >> _BLOCK_SHIFT
+        key = piece * self._bpp + block
+        found = self.asked.get(key)
+        if (
+            found is not None
+            and found.index == piece
+            and not begin & _BLOCK_MASK
+            and found.take(block, data, self.host, self._owner.now)
+        ):
+            del self.asked[key]
+            self.received += BLOCK_LENGTH
+            self._owner.block_came(self, found, block, BLOCK_LENGTH, new=True)
+            return
+        target = self.claim(piece, begin, len(data))
+        if target is not None:
+            target[:] = data
+        self.complete(piece, begin, len(data))
+
     def complete(self, piece: int, begin: int, length: int) -> None:
         """The block is where it was claimed."""
         block = begin >> _BLOCK_SHIFT
@@ -229,7 +255,7 @@ class Requests:
             self.received += length
         else:
             self.redundant += length
-        self._owner.block_came(self, found, block, new=new)
+        self._owner.block_came(self, found, block, length, new=new)
 
     def release(self, piece: int, begin: int, length: int) -> None:
         """The connection ended in the middle of a block."""

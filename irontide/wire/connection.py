@@ -242,20 +242,17 @@ class PeerConnection:
         """The hot loop: whole blocks, requests and haves; returns where there is something else."""
         end = len(data)
         last = end - PIECE_HEADER_LENGTH
-        unpack, claim, complete = _HEADER.unpack_from, self._blocks.claim, self._blocks.complete
+        unpack, take = _HEADER.unpack_from, self._blocks.take
         message_received = self._receiver.message_received
         while at <= last and not self.held:
             length, number, piece, begin = unpack(data, at)
             following = at + 4 + length
             if number == PIECE_ID and 9 < length <= MAX_PIECE_MESSAGE:
-                length -= 9
-                target = claim(piece, begin, length)
                 if following > end:
-                    self._begin_block(piece, begin, length, target)
+                    length -= 9
+                    self._begin_block(piece, begin, length, self._blocks.claim(piece, begin, length))
                     return at + 13
-                if target is not None:
-                    target[:] = view[at + 13 : following]
-                complete(piece, begin, length)
+                take(piece, begin, view[at + 13 : following])
             elif number == 6 and length == 13 and following <= end:
                 message_received(m.Request(*_BLOCK.unpack_from(data, at + 5)))
             elif number == 4 and length == 5:

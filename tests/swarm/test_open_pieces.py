@@ -205,6 +205,47 @@ class OpenPieceTests(SynchronousTestCase):
         piece.release_claim(self.a, 0)
         self.assertEqual(self.pool.in_use, 0)
 
+    def test_a_whole_block_is_taken_as_if_it_were_claimed_and_received(self) -> None:
+        one, other = self.piece(), self.piece()
+        for piece in (one, other):
+            piece.ask(3, self.pool)
+        self.assertTrue(one.take(1, memoryview(b"x" * KIB16), self.a.host, 1.0))
+        self.assertTrue(self.put(other, self.a, 1))
+        other.give_up(1)
+        for name in (
+            "state", "asked", "missing", "free", "contributors", "active", "unsaved_since", "claims"
+        ):  # fmt: skip
+            self.assertEqual(getattr(one, name), getattr(other, name), name)
+        (chunk,) = one.chunks()
+        self.assertEqual((chunk.begin, bytes(chunk.data)), (KIB16, b"x" * KIB16))
+
+    def test_a_whole_block_that_concerns_others_is_not_taken(self) -> None:
+        data = memoryview(b"x" * KIB16)
+
+        def not_taken(piece: OpenPiece, block: int, data: memoryview = data) -> None:
+            before = (bytes(piece.state), bytes(piece.asked), piece.missing, list(piece.contributors))
+            self.assertFalse(piece.take(block, data, self.a.host, 1.0))
+            self.assertEqual(
+                (bytes(piece.state), bytes(piece.asked), piece.missing, list(piece.contributors)), before
+            )
+
+        piece = self.piece(4 * KIB16 + 100)
+        not_taken(piece, 0)  # no memory, and nobody was asked
+        piece.ask(5, self.pool)
+        not_taken(piece, 4, data[:100])  # the last one, which is short
+        not_taken(piece, 4)
+        not_taken(piece, 0, data[:-1])
+        piece.ask_again(1, set(), self.pool)
+        not_taken(piece, 0)  # two were asked: one of them has to be told
+        piece.claim(self.b, 1, self.pool)
+        not_taken(piece, 1)  # another one writes there
+        piece.claim(self.a, 1, self.pool)
+        piece.release_claim(self.b, 1)
+        not_taken(piece, 1)  # another one writes to its scratch
+        piece.release_claim(self.a, 1)
+        self.assertTrue(piece.take(1, data, self.a.host, 1.0))
+        not_taken(piece, 1)  # it is here
+
     def test_close_revokes_and_gives_everything_back(self) -> None:
         piece = self.piece(2 * MIB)
         piece.ask(2 * SEGMENT_BLOCKS, self.pool)

@@ -92,6 +92,12 @@ class FakeSink:
     def complete(self, piece: int, begin: int, length: int) -> None:
         self._note(Completed(piece, begin, bytes(self.place(piece, begin, length))))
 
+    def take(self, piece: int, begin: int, data: memoryview) -> None:
+        target = self.claim(piece, begin, len(data))
+        if target is not None:
+            target[:] = data
+        self.complete(piece, begin, len(data))
+
     def release(self, piece: int, begin: int, length: int) -> None:
         self._note(Released(piece, begin, length))
 
