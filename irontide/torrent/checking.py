@@ -19,12 +19,14 @@ class Checking:
     Hashes the pieces that a plan doubts.
 
     :ivar have: what is known to be there so far.
+    :ivar masks: the blocks of unfinished pieces that are believed.
     """
 
     name = "checking"
 
     def __init__(self, info: Info, storage: FileStorage, plan: Plan) -> None:
         self.have = plan.have
+        self.masks = dict(plan.masks)
         self._info = info
         self._storage = storage
         self._plan = plan
@@ -53,6 +55,7 @@ class Checking:
         pieces = list(self._info.layout.pieces_of(file))
         for piece in pieces:
             self.have.clear(piece)
+            self.masks.pop(piece, None)
         self._total += len(pieces)
         await self._hash(pieces, self._judged)
 

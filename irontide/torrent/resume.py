@@ -9,7 +9,7 @@ machine itself went down meanwhile (another boot id), a sample of their pieces i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from attrs import frozen
@@ -18,6 +18,7 @@ from irontide.errors import ProtocolViolation
 from irontide.interfaces import FileStat, Progress
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
+from irontide.metainfo.layout import BLOCK_LENGTH, Layout
 
 SAMPLE = 64
 """Pieces hashed of a dirty file after a power cut."""
@@ -42,35 +43,43 @@ class Plan:
 
 
 def plan(
-    info: Info, progress: Progress | None, found: Mapping[int, FileStat], *, boot_id: str, random: Random
+    info: Info,
+    progress: Progress | None,
+    found: Mapping[int, FileStat],
+    *,
+    boot_id: str,
+    random: Random,
+    wanted: Sequence[bool] | None = None,
 ) -> Plan:
     """
     Say what is believed.
 
     :param progress: the last commit; None for a torrent that was just added.
     :param found: size and mtime of the files that exist now, by index.
+    :param wanted: by file; what there is of one that is not wanted may lie elsewhere than in ``found``.
     """
     layout = info.layout
+    nothing = Plan(Bitfield(layout.pieces), tuple(_pieces_in(info, found)), {}, {})
     if progress is None:
-        return Plan(Bitfield(layout.pieces), tuple(_pieces_in(info, found)), {}, {})
+        return nothing
     try:
         have = layout.bitfield(progress.bits)
     except ProtocolViolation:  # bits of another size: nothing in that row can be believed
-        return Plan(Bitfield(layout.pieces), tuple(_pieces_in(info, found)), {}, {})
+        return nothing
     doubtful: set[int] = set()
-    samples: dict[int, tuple[int, ...]] = {}
+    asleep: list[int] = []
     for index, file in enumerate(info.files):
         if file.pad or not file.length:
             continue
         now, before = found.get(index), progress.stats.get(index)
         pieces = layout.pieces_of(index)
-        if _too_short(info, index, now, have):
+        if now is None:  # gone, or not wanted and in the part file: nothing can be gained but what is had
+            doubtful.update(piece for piece in pieces if have[piece])
+        elif _too_short(info, index, now, have):
             doubtful.update(pieces)
         elif index in progress.dirty:
             if progress.boot_id != boot_id:
-                believed = [piece for piece in pieces if have[piece]]
-                if believed:
-                    samples[index] = tuple(random.sample(believed, min(SAMPLE, len(believed))))
+                asleep.append(index)
         elif now != before:
             doubtful.update(pieces)
     for piece in doubtful:
@@ -78,9 +87,43 @@ def plan(
     masks = {
         piece: mask
         for piece, mask in progress.masks.items()
-        if piece < layout.pieces and not have[piece] and piece not in doubtful
+        if piece not in doubtful and _is_there(info, have, piece, mask, found, wanted)
     }
+    samples = {index: some for index in asleep if (some := _sample(layout.pieces_of(index), have, random))}
     return Plan(have, tuple(sorted(doubtful)), samples, masks)
+
+
+def _sample(pieces: Iterable[int], have: Bitfield, random: Random) -> tuple[int, ...]:
+    """Some of the pieces that are believed."""
+    believed = [piece for piece in pieces if have[piece]]
+    return tuple(random.sample(believed, min(SAMPLE, len(believed))))
+
+
+def _is_there(
+    info: Info,
+    have: Bitfield,
+    piece: int,
+    mask: bytes,
+    found: Mapping[int, FileStat],
+    wanted: Sequence[bool] | None,
+) -> bool:
+    """Whether the files are as long as the blocks of an unfinished piece need."""
+    layout = info.layout
+    if not 0 <= piece < layout.pieces or have[piece]:
+        return False
+    for block in written_blocks(layout, piece, mask):
+        begin = block * BLOCK_LENGTH
+        length = min(BLOCK_LENGTH, layout.piece_size(piece) - begin)
+        for span in layout.spans(piece, begin, length):
+            stat = found.get(span.file)
+            if info.files[span.file].pad:
+                continue
+            if stat is None:
+                if wanted is None or wanted[span.file]:
+                    return False
+            elif stat.size < span.offset + span.length:
+                return False
+    return True
 
 
 def _pieces_in(info: Info, found: Mapping[int, FileStat]) -> list[int]:
@@ -92,14 +135,34 @@ def _pieces_in(info: Info, found: Mapping[int, FileStat]) -> list[int]:
     return sorted(pieces)
 
 
-def _too_short(info: Info, index: int, now: FileStat | None, have: Bitfield) -> bool:
+def _too_short(info: Info, index: int, now: FileStat, have: Bitfield) -> bool:
     """Whether a file ends before what its pieces need."""
-    size = 0 if now is None else now.size
     file = info.files[index]
-    if size >= file.length:
+    if now.size >= file.length:
         return False
-    first_absent = (file.offset + size) // info.piece_length
+    first_absent = (file.offset + now.size) // info.piece_length
     return any(have[piece] for piece in range(first_absent, info.layout.pieces_of(index).stop))
+
+
+def written_blocks(layout: Layout, piece: int, mask: bytes) -> list[int]:
+    """The blocks that a mask speaks of; bits beyond the piece mean nothing."""
+    return [
+        block
+        for block in range(layout.blocks_in(piece))
+        if block >> 3 < len(mask) and mask[block >> 3] & (0x80 >> (block & 7))
+    ]
+
+
+def has_all(info: Info, have: Bitfield, wanted: Sequence[bool]) -> bool:
+    """Whether every piece of every wanted file is had; padding aside."""
+    if have.complete:
+        return True
+    return all(
+        have[piece]
+        for index, file in enumerate(info.files)
+        if wanted[index] and not file.pad
+        for piece in info.layout.pieces_of(index)
+    )
 
 
 def dirty_files(info: Info, have: Bitfield) -> frozenset[int]:
