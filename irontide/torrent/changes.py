@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from irontide.errors import StoreError
+from irontide.errors import StorageError
 from irontide.metainfo.paths import sanitise
+from irontide.storage.file_storage import FileStorage
 from irontide.torrent.running import Running
 from irontide.torrent.torrent import Torrent
 
@@ -27,10 +27,6 @@ class Changes:
 
     def __init__(self, torrent: Torrent) -> None:
         self._torrent = torrent
-
-    async def _keep(self, **changes: Any) -> None:
-        torrent = self._torrent
-        await torrent.keep(torrent.save_path, evolve(torrent.options, **changes))
 
     def set_priorities(self, priorities: Sequence[int]) -> Deferred[None]:
         """
@@ -46,18 +42,25 @@ class Changes:
 
     async def _set_priorities(self, priorities: tuple[int, ...]) -> None:
         torrent = self._torrent
-        await self._keep(priorities=priorities)
+        await torrent.wishes.change(priorities=priorities)
         if torrent.opened is not None:
-            await torrent.opened.set_wanted(torrent.options.wanted(torrent.info))
+            try:
+                await torrent.opened.set_wanted(torrent.options.wanted(torrent.info))
+            except StorageError:
+                torrent.storage_failed(Failure())
+                raise
         if isinstance(torrent.phase, Running):
+            was_complete = torrent.complete
             torrent.phase.set_priorities(torrent.options)
+            if torrent.complete and not was_complete:
+                await torrent.keep_complete()
 
     def set_limits(self, download: int, upload: int) -> Deferred[None]:
         """Limit this torrent, in bytes/s; 0 for no limit."""
         return self._torrent.in_turn(partial(self._set_limits, download, upload))
 
     async def _set_limits(self, download: int, upload: int) -> None:
-        await self._keep(download_rate=download, upload_rate=upload)
+        await self._torrent.wishes.change(download_rate=download, upload_rate=upload)
         if isinstance(self._torrent.phase, Running):
             self._torrent.phase.set_limits(download, upload)
 
@@ -66,7 +69,7 @@ class Changes:
         return self._torrent.in_turn(partial(self._set_sequential, sequential))
 
     async def _set_sequential(self, sequential: bool) -> None:
-        await self._keep(sequential=sequential)
+        await self._torrent.wishes.change(sequential=sequential)
         if isinstance(self._torrent.phase, Running):
             self._torrent.phase.picker.sequential = sequential
 
@@ -76,34 +79,50 @@ class Changes:
 
     async def _move(self, save_path: str) -> None:
         torrent = self._torrent
-        old, storage = torrent.save_path, torrent.files()
-        await storage.move(save_path)
-        try:
-            await torrent.keep(save_path, torrent.options)
-        except StoreError:
-            await storage.move(old)
-            raise
-        finally:
-            if storage is not torrent.opened:
-                await storage.close()
+        old = torrent.save_path
+        async with _Files(torrent) as storage:
+            await storage.move(save_path)
+            try:
+                await torrent.wishes.change(save_path=save_path)
+            except Exception:
+                await storage.move(old)
+                raise
 
     def rename(self, file: int, path: Sequence[str]) -> Deferred[None]:
         """
         Give a file another path below the save path; if that fails, everything is as it was.
 
         :raises MetainfoError: a path that cannot be used.
+        :raises ValueError: there is no such file.
         """
+        files = self._torrent.info.files
+        if not 0 <= file < len(files) or files[file].pad:
+            raise ValueError(f"no file has the number {file}")
         return self._torrent.in_turn(partial(self._rename, file, sanitise(path)))
 
     async def _rename(self, file: int, path: tuple[str, ...]) -> None:
         torrent = self._torrent
-        old, storage = torrent.options.paths(torrent.info)[file], torrent.files()
-        await storage.rename(file, path)
-        try:
-            await self._keep(renamed=tuple(sorted({**dict(torrent.options.renamed), file: path}.items())))
-        except StoreError:
-            await storage.rename(file, old)
-            raise
-        finally:
-            if storage is not torrent.opened:
-                await storage.close()
+        old = torrent.options.paths(torrent.info)[file]
+        renamed = {**dict(torrent.options.renamed), file: path}
+        async with _Files(torrent) as storage:
+            await storage.rename(file, path)
+            try:
+                await torrent.wishes.change(renamed=tuple(sorted(renamed.items())))
+            except Exception:
+                await storage.rename(file, old)
+                raise
+
+
+class _Files:
+    """The files of a torrent, open for a while if they are not anyway; in turn only."""
+
+    def __init__(self, torrent: Torrent) -> None:
+        self._storage = torrent.files()
+        self._lent = self._storage is torrent.opened
+
+    async def __aenter__(self) -> FileStorage:
+        return self._storage
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._lent:
+            await self._storage.close()

@@ -34,6 +34,10 @@ from irontide.torrent.shared import Shared
 from irontide.wire.preamble import OUR_RESERVED, Preamble
 
 TICK = 1.0
+KEEP_COUNTS = 25.0
+"""Seconds until what was transferred is committed, if no block was written meanwhile."""
+SETTLED = 30.0
+"""So long after the last byte everything is where it stays: written, and in the store."""
 NUMWANT = 50
 
 
@@ -54,6 +58,12 @@ class Owner(Protocol):
     def download_complete(self) -> None:
         """All wanted pieces are there."""
 
+    def pieces_failed(self) -> None:
+        """Pieces came whose hash was wrong."""
+
+    def blocks_written(self, length: int) -> None:
+        """So many bytes of an unfinished piece are written, perhaps none: masks and figures are others."""
+
     def storage_failed(self, failure: Failure) -> None:
         """The disk refused."""
 
@@ -64,7 +74,6 @@ class Running:
     A torrent with peers.
 
     :ivar swarm: its peers.
-    :ivar uploaded_before: and ``downloaded_before``: bytes of earlier runs.
     """
 
     _log = Logger()
@@ -93,6 +102,10 @@ class Running:
         clock = shared.clock
         settings = shared.settings()
         now = clock.seconds()
+        self._counts = (0, 0)
+        self._failed_bytes = 0
+        self._active = now - SETTLED
+        self._kept = now
         self.download_limit = TokenBucket(options.download_rate, now=now)
         self.upload_limit = TokenBucket(options.upload_rate, now=now)
         self.picker = Picker(
@@ -152,7 +165,10 @@ class Running:
         if (port := self._shared.port()) is not None:
             self.book.set_own([PeerAddress("0.0.0.0", port), PeerAddress("::", port)])
         for source in self._shared.sources:
-            source.start(self, self._found)
+            try:
+                source.start(self, self._found)
+            except Exception:  # its failure, and not ours (contract S3)
+                self._log.failure("a source of peers does not start")
         self._tick_in(0.0)
 
     async def stop(self, reason: str) -> None:
@@ -245,6 +261,10 @@ class Running:
                 source.completed(self.infohash)
         self._owner.download_complete()
 
+    def blocks_written(self, length: int) -> None:
+        """So many bytes of an unfinished piece are written."""
+        self._owner.blocks_written(length)
+
     def storage_failed(self, failure: Failure) -> None:
         """The disk refused."""
         self._owner.storage_failed(failure)
@@ -269,14 +289,28 @@ class Running:
             self._timer.reset(delay)
 
     def _tick(self) -> None:
-        """Once a second while there are peers; else when there is somebody to dial."""
+        """Once a second while there are peers, and until what they sent is settled; else to dial."""
         self._timer = None
         now = self._shared.clock.seconds()
         self.swarm.tick(now)
         if not self._started:
             return
         self._connector.connect(len(self.swarm.peers), now)
-        if self.swarm.peers:
+        self._count(now)
+        if self.swarm.peers or now - self._active < SETTLED:
             self._tick_in(TICK)
         elif (due := self.book.next_time(now)) is not None:
             self._tick_in(max(TICK, due - now))
+
+    def _count(self, now: float) -> None:
+        """Say when there are figures that the store may not have."""
+        downloads = self.swarm.downloads
+        counts = (downloads.downloaded, self.swarm.serving.uploaded)
+        if counts != self._counts:
+            self._counts, self._active = counts, now
+        if now - self._active < SETTLED and now - self._kept >= KEEP_COUNTS:
+            self._kept = now
+            self._owner.blocks_written(0)
+        if downloads.failed_bytes != self._failed_bytes:
+            self._failed_bytes = downloads.failed_bytes
+            self._owner.pieces_failed()

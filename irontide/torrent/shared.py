@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from random import Random
 from typing import Any, Protocol
 
@@ -20,6 +21,19 @@ from irontide.storage.file_storage import FileStorage
 from irontide.storage.files import OpenFiles
 from irontide.swarm.connector import Dials
 from irontide.torrent.options import TorrentOptions
+
+
+class Notice(Enum):
+    """What a torrent tells its session unasked."""
+
+    PHASE = "another phase"
+    CHECKED = "it is known what is there"
+    COMPLETE = "all wanted pieces are there and synced"
+    PIECES_FAILED = "pieces came whose hash was wrong"
+
+
+def _to_nobody(torrent: Any, notice: Notice) -> None:
+    """Where nobody wants to know."""
 
 
 class Commits(Protocol):
@@ -48,6 +62,7 @@ class Shared:
 
     :ivar keep: make the save path and the options of a torrent durable; fires after the commit.
     :ivar storage: the files of a torrent.
+    :ivar notice: is told what happens to a torrent; must not call back into it.
     """
 
     clock: IReactorTime
@@ -69,3 +84,4 @@ class Shared:
     random: Random
     keep: Callable[[Any, str, TorrentOptions], Deferred[None]]
     storage: Callable[[Info, str, TorrentOptions], FileStorage]
+    notice: Callable[[Any, Notice], None] = _to_nobody

@@ -57,7 +57,7 @@ def status_of(
     wanted_bytes = sum(file.length for file, want in zip(info.files, wanted, strict=True) if want)
     peers = list(phase.swarm.peers) if isinstance(phase, Running) else []
     down = sum(peer.download_rate for peer in peers)
-    left = max(0, wanted_bytes - here)
+    left = phase.picker.left * info.piece_length if isinstance(phase, Running) else 0
     return TorrentStatus(
         phase=phase.name,
         error=str(phase.error) if isinstance(phase, Stopped) and phase.error is not None else None,
