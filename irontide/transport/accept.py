@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from errno import ECONNABORTED, EPERM, EPROTO, errorcode
 from typing import Any
 
@@ -72,6 +73,8 @@ class PeerPort(tcp.Port):
     reactor: Any
     factory: PeerFactory
     reserve: DescriptorReserve
+    lost: Callable[[Failure], None] | None = None
+    """Is told if the socket is lost, other than by ``stopListening``."""
 
     @classmethod
     def on(
@@ -173,7 +176,10 @@ class PeerPort(tcp.Port):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        stopped = self.disconnecting
         super().connectionLost(reason)
+        if self.lost is not None and not stopped:
+            self.lost(reason)
 
 
 def _with_scope(client: tuple[Any, ...]) -> tuple[Any, ...]:

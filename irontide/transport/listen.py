@@ -74,10 +74,13 @@ class Listener:
         factory: PeerFactory,
         *,
         open_socket: Callable[[str, int], socket.socket | None] = open_listening_socket,
+        lost: Callable[[Failure], None] | None = None,
     ) -> None:
+        """:param lost: is told if a socket is lost, other than by ``stop``."""
         self._reactor = reactor
         self._factory = factory
         self._open_socket = open_socket
+        self._lost = lost
         self._reserve = DescriptorReserve()
         self._ports: list[PeerPort] = []
 
@@ -153,6 +156,7 @@ class Listener:
     def _start(self, opened: socket.socket) -> None:
         self._reserve.take()
         port = PeerPort.on(self._reactor, opened, self._factory, self._reserve)
+        port.lost = self._lost
         self._ports.append(port)
         self._factory.attach(port)
 
