@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from itertools import islice
+from typing import TypeVar
 
 from irontide.storage.beneath import RelativePath
 from irontide.storage.system import SYSTEM, System
@@ -63,6 +64,7 @@ class Tree:
 
 
 Key = tuple[object, RelativePath]
+T = TypeVar("T")
 
 
 class OpenFiles:
@@ -138,7 +140,7 @@ class OpenFiles:
         key: Key = (tree.root, ())
         entry = self._get(key, False)
         if entry is None:
-            entry = self._keep(key, self._scarce(lambda: self.system.open_root(tree.root)), False)
+            entry = self._keep(key, self.frugally(lambda: self.system.open_root(tree.root)), False)
         try:
             yield entry.fd
         finally:
@@ -179,7 +181,7 @@ class OpenFiles:
         if create:
             flags |= os.O_CREAT
         with self.root(tree) as root:
-            fd = self._scarce(lambda: self.system.open_file(root, path, flags))
+            fd = self.frugally(lambda: self.system.open_file(root, path, flags))
         return self._keep((tree, path), fd, write)
 
     def _keep(self, key: Key, fd: int, writable: bool) -> OpenFile:
@@ -199,11 +201,11 @@ class OpenFiles:
         self._close(self._evict(self._limit))
         return fresh
 
-    def _scarce(self, opener: Callable[[], int]) -> int:
-        """Open; where descriptors have run out, close half of the idle ones and try again."""
+    def frugally(self, call: Callable[[], T]) -> T:
+        """Call what opens something; where descriptors have run out, close half of the idle ones, and again."""
         for attempt in range(_ATTEMPTS):
             try:
-                return opener()
+                return call()
             except OSError as error:
                 if error.errno not in _SCARCE or attempt == _ATTEMPTS - 1:
                     raise

@@ -240,7 +240,7 @@ class Places:
         """Make a directory below the root with those above it, and note them as not synced."""
         if path:
             with self.errors(path), self.open_files.root(self.tree) as root:
-                made = make_directories(root, path)
+                made = self.open_files.frugally(lambda: make_directories(root, path))
             self._note_directories([directory[:-1] for directory in made])
 
     def make_root(self) -> None:
