@@ -202,7 +202,7 @@ class OpenFiles:
         return fresh
 
     def frugally(self, call: Callable[[], T]) -> T:
-        """Call what opens something; where descriptors have run out, close half of the idle ones, and again."""
+        """Call what opens something; without descriptors left, close half of the idle ones and try again."""
         for attempt in range(_ATTEMPTS):
             try:
                 return call()
