@@ -25,10 +25,12 @@ class Waiting:
         """It happened."""
         ready, self._waiting = self._waiting, []
         for waiting in ready:
-            waiting.callback(None)
+            if not waiting.called:  # cancelled by one of those before it
+                waiting.callback(None)
 
     def fail(self, error: Exception) -> None:
         """It will not happen, because of ``error``."""
         ready, self._waiting = self._waiting, []
         for waiting in ready:
-            waiting.errback(error)
+            if not waiting.called:
+                waiting.errback(error)
