@@ -264,7 +264,7 @@ class Downloads:
             if peer.choking and piece.index not in peer.allowed_fast:
                 continue
             if every or self.now - piece.active > IDLE_PIECE:
-                blocks = piece.ask_again(count, requests.blocks_of(piece), self.pool)
+                blocks = piece.ask_again(count, requests.blocks_of(piece))
                 frames.append(requests.note(piece, blocks))
                 count -= len(blocks)
         return b"".join(frames)

@@ -13,7 +13,7 @@ writes to a buffer that a worker reads, or that is back in the pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 from irontide.interfaces import Chunk, IBuffer
@@ -266,23 +266,22 @@ class OpenPiece:
             block += 1
         return -1
 
-    def ask_again(self, count: int, having: Sequence[int] | set[int], pool: Pool) -> list[int]:
+    def ask_again(self, count: int, having: Collection[int]) -> list[int]:
         """
         For the end game: blocks that others were asked for and that have not come, least asked first.
 
+        They have their memory, so this helps where there is no more of it, too.
+
         :param having: blocks that this peer was asked for already.
         """
-        waiting = [b for b in range(self.blocks) if not self.state[b] and b not in having]
-        waiting.sort(key=self.asked.__getitem__)
-        taken = []
+        state, asked = self.state, self.asked
+        waiting = [
+            b for b in range(self.blocks) if 0 < asked[b] < MAX_ASKERS and not state[b] and b not in having
+        ]
+        waiting.sort(key=asked.__getitem__)
         for block in waiting[:count]:
-            if self.asked[block] >= MAX_ASKERS or not self.reserve(block, pool):
-                continue
-            if not self.asked[block]:
-                self.free -= 1
-            self.asked[block] += 1
-            taken.append(block)
-        return taken
+            asked[block] += 1
+        return waiting[:count]
 
     def give_up(self, block: int) -> None:
         """One peer fewer is asked for ``block``."""

@@ -454,6 +454,16 @@ class MemoryTests(WorldTestCase):
         self.assertTrue(all(self.world.have[number] for number in range(4)))
         self.assertEqual([peer.closed for peer in slow], [False] * 4)
 
+    def test_free_blocks_without_memory_do_not_hide_those_that_can_be_taken_over(self) -> None:
+        """The only segment waits for a dead peer, of whose blocks others are asked; the rest has no place."""
+        self.world = World(total=3 * MIB, piece_length=4 * MIB, pool=MIB)
+        dead = self.world.seed("10.0.0.1")
+        dead.peer.download.add(100 * MIB, self.world.clock.seconds())
+        self.world.pass_time(1)
+        self.assertEqual(len(dead.hears(m.Request)), 64)
+        self.world.seed("10.0.0.2").answer()
+        self.assertComplete()
+
     def test_a_piece_whose_next_segment_has_no_memory_does_not_hide_one_that_has(self) -> None:
         """Both are open; the first has free blocks, but no place for them."""
         self.world = World(total=4 * MIB, piece_length=2 * MIB, pool=2 * MIB)

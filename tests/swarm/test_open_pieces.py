@@ -64,7 +64,7 @@ class OpenPieceTests(SynchronousTestCase):
         other = self.pool.take(MIB)
         piece = self.piece()
         self.assertEqual(piece.ask(4, self.pool), [])
-        self.assertEqual(piece.ask_again(4, [], self.pool), [])
+        self.assertEqual(piece.ask_again(4, []), [])
         self.assertEqual(piece.free, 4)
         assert other is not None
         other.release()
@@ -93,22 +93,22 @@ class OpenPieceTests(SynchronousTestCase):
     def test_asked_again_least_asked_first_and_by_few(self) -> None:
         piece = self.piece()
         piece.ask(4, self.pool)
-        piece.ask_again(2, [], self.pool)
-        self.assertEqual(piece.ask_again(2, [], self.pool), [2, 3])
+        piece.ask_again(2, [])
+        self.assertEqual(piece.ask_again(2, []), [2, 3])
         for _ in range(MAX_ASKERS):
-            piece.ask_again(4, [], self.pool)
+            piece.ask_again(4, [])
         self.assertEqual(list(piece.asked), [MAX_ASKERS] * 4)
-        self.assertEqual(piece.ask_again(4, [], self.pool), [])
+        self.assertEqual(piece.ask_again(4, []), [])
 
     def test_asked_again_but_not_of_the_same_peer(self) -> None:
         piece = self.piece()
         piece.ask(4, self.pool)
-        self.assertEqual(piece.ask_again(4, {0, 1, 2}, self.pool), [3])
+        self.assertEqual(piece.ask_again(4, {0, 1, 2}), [3])
 
     def test_given_up_blocks_are_free_again(self) -> None:
         piece = self.piece()
         piece.ask(4, self.pool)
-        piece.ask_again(1, [], self.pool)
+        piece.ask_again(1, [])
         piece.give_up(0)
         self.assertEqual(piece.free, 0, "somebody else is asked still")
         piece.give_up(0)
@@ -175,7 +175,7 @@ class OpenPieceTests(SynchronousTestCase):
     def test_the_first_claim_ends_and_the_scratch_still_counts(self) -> None:
         piece = self.piece()
         piece.ask(1, self.pool)
-        piece.ask_again(1, [], self.pool)
+        piece.ask_again(1, [])
         piece.claim(self.a, 0, self.pool)
         view = piece.claim(self.b, 0, self.pool)
         assert view is not None
@@ -235,7 +235,7 @@ class OpenPieceTests(SynchronousTestCase):
         not_taken(piece, 4, data[:100])  # the last one, which is short
         not_taken(piece, 4)
         not_taken(piece, 0, data[:-1])
-        piece.ask_again(1, set(), self.pool)
+        piece.ask_again(1, set())
         not_taken(piece, 0)  # two were asked: one of them has to be told
         piece.claim(self.b, 1, self.pool)
         not_taken(piece, 1)  # another one writes there
@@ -335,7 +335,7 @@ class OpenPieceTests(SynchronousTestCase):
             if verb == 0:
                 asked[peer].update(piece.ask(2, pool))
             elif verb == 1:
-                asked[peer].update(piece.ask_again(2, asked[peer], pool))
+                asked[peer].update(piece.ask_again(2, asked[peer]))
             elif verb == 2 and block in asked[peer]:
                 asked[peer].remove(block)
                 piece.give_up(block)
