@@ -35,7 +35,7 @@ class Source(Protocol):
     storage: IPieceStorage
 
     def may_send(self, length: int, wake: Callable[[], None]) -> bool:
-        """Ask the limits for ``length`` bytes; False: ``wake`` is called when it is worth asking again."""
+        """Ask the limits for ``length`` bytes; False: they are kept for ``wake``, which is called in turn."""
 
     def when_room(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` once when the pool for uploads has room again."""
@@ -51,14 +51,28 @@ class Source(Protocol):
 class Uploads:
     """The queue of one peer."""
 
-    __slots__ = ("_closed", "_paused", "_peer", "_reading", "_source", "_transport", "_waiting", "queue")
+    __slots__ = (
+        "_allowed",
+        "_closed",
+        "_owed",
+        "_paused",
+        "_peer",
+        "_pumping",
+        "_reading",
+        "_source",
+        "_transport",
+        "_waiting",
+        "queue",
+    )
 
     def __init__(self, peer: Peer, source: Source) -> None:
         self.queue: deque[Block] = deque()
         self._peer = peer
         self._source = source
         self._transport = transport = peer.transport
-        self._paused = self._reading = self._waiting = self._closed = False
+        self._paused = self._reading = self._waiting = self._closed = self._pumping = False
+        self._allowed = 0  # bytes that the limits have let us have and that are not sent yet
+        self._owed = 0  # bytes that they will let us have when it is our turn
         transport.registerProducer(self, True)
 
     def add(self, block: Block) -> bool:
@@ -84,24 +98,38 @@ class Uploads:
 
     def pump(self) -> None:
         """Send as much as the transport, the limits and the memory allow."""
-        while self.queue and not (self._paused or self._reading or self._waiting or self._closed):
-            batch = self._next_batch()
-            length = sum(block.length for block in batch)
-            if not self._source.may_send(length, self._resume):
-                self._waiting = True
+        if self._pumping:  # what we called has called us back: the loop below goes on by itself
+            return
+        self._pumping = True
+        try:
+            while self.queue and not (self._paused or self._reading or self._waiting or self._closed):
+                self._send_next()
+        finally:
+            self._pumping = False
+
+    def _send_next(self) -> None:
+        """Send what can be read at once of the queue, or wait for what it needs."""
+        batch = self._next_batch()
+        length = sum(block.length for block in batch)
+        missing = length - self._allowed
+        if missing > 0:
+            if not self._source.may_send(missing, self.allowed):
+                self._owed, self._waiting = missing, True
                 return
-            answer = self._source.storage.read(batch[0].piece, batch[0].begin, length)
-            if answer is None:
-                self._waiting = True
-                self._source.when_room(self._resume)
-                return
-            for _ in batch:
-                self.queue.popleft()
-            if isinstance(answer, Deferred):
-                self._reading = True
-                answer.addCallbacks(self._read, self._failed, callbackArgs=(batch,))
-            else:
-                self._send(answer, batch)
+            self._allowed = length
+        answer = self._source.storage.read(batch[0].piece, batch[0].begin, length)
+        if answer is None:
+            self._waiting = True
+            self._source.when_room(self._resume)
+            return
+        self._allowed -= length
+        for _ in batch:
+            self.queue.popleft()
+        if isinstance(answer, Deferred):
+            self._reading = True
+            answer.addCallbacks(self._read, self._failed, callbackArgs=(batch,))
+        else:
+            self._send(answer, batch)
 
     def _next_batch(self) -> list[Block]:
         """The first blocks of the queue, as far as they are adjacent and no more than the read-ahead."""
@@ -121,9 +149,9 @@ class Uploads:
         view = buffer.view
         vector: list[bytes | memoryview] = []
         at = 0
-        for piece, begin, length in [(b.piece, b.begin, b.length) for b in batch]:
-            vector.append(piece_header(piece, begin, length))
-            vector.append(view[at : at + length])
+        for block in batch:
+            length = block.length
+            vector += (piece_header(block.piece, block.begin, length), view[at : at + length])
             at += length
         self._source.sent(self._peer, at)
         self._transport.writeVec(vector, buffer.release)
@@ -139,7 +167,14 @@ class Uploads:
     def _failed(self, failure: Failure) -> None:
         self._reading = False
         if not self._closed:
+            self.close()  # the torrent will stop: nothing more is read, and it is told once
             self._source.read_failed(failure)
+
+    def allowed(self) -> None:
+        """The limits let us have what they owed us."""
+        self._allowed += self._owed
+        self._owed = 0
+        self._resume()
 
     def _resume(self) -> None:
         self._waiting = False

@@ -4,6 +4,7 @@ Answers what peers ask of us: who is unchoked, which requests are taken, and the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,9 +21,10 @@ from irontide.swarm.choker import Choker
 from irontide.swarm.limits import Limits
 from irontide.wire.messages import Cancel, Choke, RejectRequest, Request, Unchoke
 
-# We take requests of up to 128 KiB, as every client does; we ask for 16 KiB.
-MAX_REQUEST = 128 * 1024
 MAX_STRIKES = 300
+# More than we ever queue of blocks: beyond it are only our answers to a peer that asks and never reads.
+MAX_UNREAD = 2 << 20
+MIN_WAIT = 0.01
 # A send buffer that does not move for so long means a peer that never reads.
 DRAIN_PATIENCE = 60.0
 
@@ -60,7 +62,7 @@ class Serving:
         self._clock = clock
         self._watcher = watcher
         self._uploads: dict[Peer, Uploads] = {}
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self._timer: IDelayedCall | None = None
 
     def joined(self, peer: Peer) -> None:
@@ -72,29 +74,33 @@ class Serving:
         uploads = self._uploads.pop(peer, None)
         if uploads is not None:
             uploads.close()
+            self._waiting = deque(turn for turn in self._waiting if turn[1] != uploads.allowed)
             if not peer.am_choking:
                 self.choke_soon()
 
     # --- requests --------------------------------------------------------------------------------------
 
     def requested(self, peer: Peer, request: Request) -> None:
-        """A peer asks for a block."""
+        """A peer asks for a block; it goes out with the others of the same read."""
         try:
             block = self._layout.block(request.piece, request.begin, request.length)
         except ProtocolViolation:
             self.strike(peer)
             return
-        if block.length > MAX_REQUEST:
-            raise ProtocolViolation(f"a request of {block.length} bytes")
         if not self._have[block.piece]:
             self.strike(peer)
             self._reject(peer, block)
-        elif peer.am_choking and block.piece not in peer.offered_fast:
+            return
+        choked = peer.am_choking and block.piece not in peer.offered_fast
+        if choked or not self._uploads[peer].add(block):
             self._reject(peer, block)
-        elif self._uploads[peer].add(block):
-            self._uploads[peer].pump()
-        else:
-            self._reject(peer, block)
+
+    def read_done(self, peer: Peer, now: float) -> None:
+        """All that was in one read is asked for: adjacent blocks are read together."""
+        uploads = self._uploads[peer]
+        if uploads.queue:
+            peer.upload_rate = peer.upload.value(now)  # decides how much is read ahead
+            uploads.pump()
 
     def cancelled(self, peer: Peer, cancel: Cancel) -> None:
         """A peer no longer wants a block; with the fast extension it is told that it will not come."""
@@ -104,7 +110,11 @@ class Serving:
 
     @staticmethod
     def _reject(peer: Peer, block: Block) -> None:
-        if peer.fast:
+        if not peer.fast:
+            return
+        if peer.transport.queued > MAX_UNREAD:
+            peer.drop("asks for more and reads no answer")
+        else:
             peer.send(RejectRequest(block.piece, block.begin, block.length))
 
     @staticmethod
@@ -153,31 +163,44 @@ class Serving:
 
     def _check_drain(self, peer: Peer, now: float) -> None:
         queued = peer.transport.queued
+        # What we add but blocks makes it less, so only more is a sign of life.
         left = peer.upload.total - queued
-        if not queued or left != peer.drained:
-            peer.drained, peer.drained_at = left, now
+        moved, peer.drained = left > peer.drained, left
+        if not queued or moved:
+            peer.drained_at = now
         elif now - peer.drained_at > DRAIN_PATIENCE:
             peer.drop("does not read what it asked for")
 
     # --- what Uploads ask of their source -----------------------------------------------------------------
 
     def may_send(self, length: int, wake: Callable[[], None]) -> bool:
-        """Ask the rate limits; with none, always."""
+        """
+        Take ``length`` bytes from the rate limits.
+
+        If they do not have them, the caller queues behind those who wait already; when ``wake`` is called
+        they have been taken for it.  So peers have their turns, however fast one asks again.
+        """
         if not self._limits.limited:
             return True
-        now = self._clock.seconds()
-        if not self._waiting and self._limits.take(length, now):
+        if not self._waiting and self._limits.take(length, self._clock.seconds()):
             return True
-        self._waiting.append(wake)
-        if self._timer is None:
-            self._timer = self._clock.callLater(max(0.01, self._limits.wait(length, now)), self._wake)
+        self._waiting.append((length, wake))
+        self._wake_in_time()
         return False
+
+    def _wake_in_time(self) -> None:
+        """See that whoever is first gets what it waits for as soon as it is there."""
+        if self._waiting and self._timer is None:
+            wait = self._limits.wait(self._waiting[0][0], self._clock.seconds())
+            self._timer = self._clock.callLater(max(MIN_WAIT, wait), self._wake)
 
     def _wake(self) -> None:
         self._timer = None
-        waiting, self._waiting = self._waiting, []
-        for wake in waiting:
+        now = self._clock.seconds()
+        while self._waiting and self._limits.take(self._waiting[0][0], now):
+            _, wake = self._waiting.popleft()
             wake()
+        self._wake_in_time()
 
     def when_room(self, wake: Callable[[], None]) -> None:
         """The pool for uploads has room again."""

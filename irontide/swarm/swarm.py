@@ -49,6 +49,9 @@ class Watcher(Protocol):
     def download_complete(self) -> None:
         """All wanted pieces are there."""
 
+    def blocks_written(self, length: int) -> None:
+        """So many bytes of an unfinished piece are written: its mask is worth a commit."""
+
     def storage_failed(self, failure: Failure) -> None:
         """The disk refused."""
 
@@ -173,7 +176,7 @@ class Swarm:
         self.book.found(addresses, source, self._clock.seconds(), teller="localhost" if near else None)
 
     def read_done(self, peer: Peer, received: int) -> None:
-        """One read is parsed: ask for more."""
+        """One read is parsed: ask for more, and answer what was asked."""
         now = self.downloads.now = self._clock.seconds()
         peer.last_received = now
         requests = self.peers.get(peer)
@@ -184,16 +187,17 @@ class Swarm:
             requests.received = 0
         if requests.room():
             self.downloads.fill(requests)
+        self.serving.read_done(peer, now)
 
     # --- ISwarm: messages ------------------------------------------------------------------------------
 
     def message_received(self, peer: Peer, message: m.Message) -> None:
         """``peer`` said something."""
         match message:
+            case m.Request():  # first, because of these there are most
+                self.serving.requested(peer, message)
             case m.Have(piece):
                 self._peer_has(peer, self._layout.piece(piece))
-            case m.Request():
-                self.serving.requested(peer, message)
             case m.Cancel():
                 self.serving.cancelled(peer, message)
             case m.Choke():
@@ -352,6 +356,10 @@ class Swarm:
             self._watcher.banned(host)
             for peer in [peer for peer in self.peers if peer.host == host]:
                 peer.drop("sent wrong blocks")
+
+    def blocks_written(self, length: int) -> None:
+        """So many bytes of an unfinished piece are written."""
+        self._watcher.blocks_written(length)
 
     def storage_failed(self, failure: Failure) -> None:
         """The disk refused: the torrent will stop."""

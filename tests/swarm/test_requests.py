@@ -140,6 +140,15 @@ class RequestsTests(SynchronousTestCase):
         with self.assertRaises(ProtocolViolation):
             self.requests.claim(0, 0, KIB16)
 
+    def test_given_up_twice_may_come_twice(self) -> None:
+        for _ in range(2):
+            self.ask(self.piece, 1)
+            self.requests.cancel(self.piece, 0)
+        self.receive(0, 0, KIB16)
+        self.assertIsNone(self.requests.rejected(0, 0, KIB16))
+        with self.assertRaises(ProtocolViolation):
+            self.requests.claim(0, 0, KIB16)
+
     def test_a_late_block_whose_piece_was_opened_again_meanwhile(self) -> None:
         """It was claimed when nobody wanted it: its bytes are nowhere, so it counts for nothing."""
         self.ask(self.piece, 1)
