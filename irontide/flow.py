@@ -242,6 +242,15 @@ class BackpressureQueue(Generic[Item]):
         :raises QueueFull: it can do neither; it is not taken.
         :raises Closed: the consumer is gone.
         """
+        if self._backlog or self._closed:
+            self._put_behind(item)
+        elif self._full():
+            self._wait(item)
+        else:
+            self._hand_over(item)
+
+    def _put_behind(self, item: Item) -> None:
+        """What waits goes first, as far as there is room."""
         try:
             self._flush()
             self._check_open()
