@@ -11,6 +11,7 @@ is ever dropped.  Blocks need no place in a queue: their memory was reserved whe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol as TypingProtocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -137,7 +138,7 @@ class PeerProtocol(Protocol):
         )  # fmt: skip
         self._queue = BackpressureQueue(
             EVENT_BACKLOG,
-            self._deliver,
+            partial(self._swarm.message_received, peer),
             full=self._intake.full,
             valve=Valve(self.transport),
             seconds=self._clock.seconds,
@@ -168,8 +169,7 @@ class PeerProtocol(Protocol):
         if self._reason is not None:
             return
         if connection.held:
-            self._rest = data[used:]
-            self._intake.when_room(self._go_on)
+            self._hold(data[used:])
         self._swarm.read_done(peer, len(data))
 
     def message_received(self, message: Message) -> None:
@@ -179,35 +179,42 @@ class PeerProtocol(Protocol):
             assert self._connection is not None
             self._connection.held = True
 
-    def _deliver(self, message: Message) -> None:
-        self._swarm.message_received(self.peer, message)
-
     # --- being held --------------------------------------------------------------------------------------
 
+    def _hold(self, rest: bytes) -> None:
+        """The intake is full: ``rest`` waits until it is not, or for too long."""
+        self._rest = rest
+        self._intake.when_room(self._go_on)
+        self._timer = self._clock.callLater(self._max_held, self._held_too_long)
+
+    def _held_too_long(self) -> None:
+        self._queue.give_up()
+        self.drop(f"the intake was full for more than {self._max_held:g} s")
+
     def _go_on(self) -> None:
-        """There may be room again: first what waits in the queue, then the rest of the read."""
+        """There may be room again; as when data is received, a bug of ours costs this connection only."""
         if self._reason is not None or self._connection is None:
             return
         try:
-            self._queue.drain()
+            self._drain(self._connection)
         except (ProtocolViolation, Closed) as error:
             self._violated(error)
-            return
+        except BaseException:
+            self.drop("a bug of ours")
+            raise
+
+    def _drain(self, connection: PeerConnection) -> None:
+        """First what waits in the queue, then the rest of the read."""
+        self._queue.drain()
         if self._reason is not None:
             return
         if self._queue.depth:
-            self._still_held()
+            self._intake.when_room(self._go_on)
             return
-        self._connection.held = False
+        self._stop_timer()
+        connection.held = False
         rest, self._rest = self._rest, b""
         self._parse(rest)
-
-    def _still_held(self) -> None:
-        if self._queue.held_for() > self._max_held:
-            self._queue.give_up()
-            self.drop(f"the intake was full for more than {self._max_held:g} s")
-        else:
-            self._intake.when_room(self._go_on)
 
     # --- the end -----------------------------------------------------------------------------------------
 
