@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from irontide.flow import TokenBucket
 from irontide.interfaces import ISlot, PeerAddress
 from irontide.swarm.peerbook import PeerBook
+from irontide.transport.dial import NoSlot
 
 # Half-open connections of one torrent; the rest of the dials wait for their outcome.
 MAX_PENDING = 32
@@ -54,12 +55,13 @@ class Connector:
         self._clock = clock
         self._max_peers = max_peers
         self._pending: dict[PeerAddress, Deferred[IProtocol]] = {}
-        self._stopped = False
+        self._stopped = self._full = False
 
     def connect(self, peers: int, now: float) -> None:
         """Dial as many as there is room for; called at each tick, ``peers`` are connected."""
+        self._full = False
         while (
-            not self._stopped
+            not (self._stopped or self._full)
             and len(self._pending) < MAX_PENDING
             and peers + len(self._pending) < self._max_peers()
             and self._rate.wait(1, now) <= 0
@@ -77,9 +79,13 @@ class Connector:
 
     def _done(self, outcome: object, address: PeerAddress) -> None:
         self._pending.pop(address, None)
-        if isinstance(outcome, Failure):
+        now = self._clock.seconds()
+        if isinstance(outcome, Failure) and outcome.check(NoSlot, CancelledError):
+            self._full = True  # the session's cap, not this peer's fault; the next tick may find room
+            self._book.untried(address, now)
+        elif isinstance(outcome, Failure):
             self._log.debug("no connection to {address}: {reason}", address=address, reason=outcome.value)
-            self._book.failed(address, self._clock.seconds())
+            self._book.failed(address, now)
         else:
             self._book.connected(address)
 

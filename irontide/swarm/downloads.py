@@ -72,17 +72,9 @@ class Downloads:
     """
 
     def __init__(
-        self,
-        info: Info,
-        have: Bitfield,
-        picker: Picker,
-        storage: IPieceStorage,
-        pool: SharedPool,
-        limits: Limits,
-        clock: IReactorTime,
-        watcher: Watcher,
-        may_request: Callable[[], bool] = lambda: True,
-    ) -> None:
+        self, info: Info, have: Bitfield, picker: Picker, storage: IPieceStorage, pool: SharedPool,
+        limits: Limits, clock: IReactorTime, watcher: Watcher, may_request: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
         self.now = clock.seconds()
         self.pool: SharedPool = pool
         self.picker = picker

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from attrs import frozen
+
 from irontide.extensions import EXTENSIONS
 from irontide.metainfo.bitfield import Bitfield
 from irontide.peer.peer import Peer
@@ -10,6 +14,20 @@ from irontide.wire import messages as m
 from irontide.wire.extended import EXTENDED_HANDSHAKE, ExtendedHandshake, packed_address
 
 CLIENT = "irontide"
+
+
+@frozen
+class Us:
+    """
+    What we tell peers of ourselves.
+
+    :ivar port: where we accept connections, if we do.
+    :ivar peer_timeout: seconds of silence after which a peer is given up.
+    """
+
+    peer_id: bytes
+    port: Callable[[], int | None]
+    peer_timeout: float = 120.0
 
 
 def what_we_have(peer: Peer, have: Bitfield) -> list[m.Message]:
@@ -21,15 +39,11 @@ def what_we_have(peer: Peer, have: Bitfield) -> list[m.Message]:
     return [m.HaveNone()] if peer.fast else []
 
 
-def what_we_can(peer: Peer, port: int | None, *, seeding: bool) -> m.Message:
-    """
-    Return our handshake of the extension protocol.
-
-    :param port: where we accept connections, if we do.
-    """
+def what_we_can(peer: Peer, us: Us, *, seeding: bool) -> m.Message:
+    """Return our handshake of the extension protocol."""
     handshake = ExtendedHandshake(
         messages=EXTENSIONS,
-        port=port,
+        port=us.port(),
         client=CLIENT,
         reqq=MAX_QUEUED,
         yourip=packed_address(peer.host),

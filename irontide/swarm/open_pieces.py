@@ -61,26 +61,10 @@ class OpenPiece:
     """
 
     __slots__ = (
-        "active",
-        "asked",
-        "blocks",
-        "claims",
-        "contributors",
-        "free",
-        "hashed",
-        "hasher",
-        "index",
-        "missing",
-        "pending",
-        "scratches",
-        "segments",
-        "size",
-        "state",
-        "unsaved_since",
-        "whole",
-        "worker",
+        "active", "asked", "blocks", "claims", "contributors", "free", "hashed", "hasher", "index",
+        "missing", "pending", "scratches", "segments", "size", "state", "unsaved_since", "whole", "worker",
         "writing",
-    )
+    )  # fmt: skip
 
     def __init__(self, index: int, size: int, now: float, written: Sequence[int] = ()) -> None:
         self.index = index

@@ -176,6 +176,14 @@ class PeerBook:
             entry.failures += 1
             self._rest(entry, entry.backoff(), now)
 
+    def untried(self, address: PeerAddress, now: float) -> None:
+        """Note that it could not even be dialled, which says nothing about it: it is due at once."""
+        entry = self._entries.get(address)
+        if entry is not None:
+            entry.dialled_at = None
+            self._dialled.pop(address, None)
+            self._wait_until(entry, now)
+
     def disconnected(self, address: PeerAddress, reason: str, now: float) -> None:
         """
         Note that a connection has ended.

@@ -247,8 +247,7 @@ class Picker:
             place = window.bit_length() - 1
             window ^= 1 << place
             drawn.append(self._top - start - place)
-        self._random.shuffle(drawn)
-        return iter(drawn[:SHORTLIST])
+        return iter(self._random.sample(drawn, min(SHORTLIST, len(drawn))))
 
     def _take(self, piece: int) -> None:
         """Make ``piece`` free no more."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -24,7 +23,7 @@ from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
 from irontide.peer.peer import Peer
 from irontide.swarm.downloads import Downloads
-from irontide.swarm.greeting import what_we_can, what_we_have
+from irontide.swarm.greeting import Us, what_we_can, what_we_have
 from irontide.swarm.peerbook import PeerBook
 from irontide.swarm.picker import Picker
 from irontide.swarm.requests import Requests
@@ -60,15 +59,6 @@ class Watcher(Protocol):
 
     def lost_peer(self, peer: Peer, reason: str) -> None:
         """A connection is closed."""
-
-
-@frozen
-class Us:
-    """What we tell peers of ourselves."""
-
-    peer_id: bytes
-    port: Callable[[], int | None]
-    peer_timeout: float = 120.0
 
 
 @implementer(ISwarm)
@@ -153,7 +143,7 @@ class Swarm:
             peer.offered_fast = frozenset(piece for piece in offered if self.have[piece])
         greeting = what_we_have(peer, self.have)
         if peer.extended:
-            greeting.append(what_we_can(peer, self._us.port(), seeding=self.seeding))
+            greeting.append(what_we_can(peer, self._us, seeding=self.seeding))
         greeting += [m.AllowedFast(piece) for piece in sorted(peer.offered_fast)]
         peer.transport.write(b"".join(map(encode, greeting)))
 
@@ -384,15 +374,11 @@ class Swarm:
             elif now - peer.last_sent > KEEP_ALIVE:
                 peer.last_sent = now
                 peer.send(m.KeepAlive())
-            if peer.am_interested and not self.peers_requests(peer):
+            requests = self.peers.get(peer)
+            if requests is not None and peer.am_interested and not requests.asked:
                 self._judge(peer)
         self.downloads.tick(now)
         self.serving.tick(self.seeding, now)
-
-    def peers_requests(self, peer: Peer) -> int:
-        """How many blocks a peer owes us."""
-        requests = self.peers.get(peer)
-        return len(requests.asked) if requests is not None else 0
 
     def stop(self, reason: str) -> Deferred[None]:
         """Ask for nothing more, close all connections; fires when what came is written."""

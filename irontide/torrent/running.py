@@ -24,11 +24,12 @@ from irontide.storage.file_storage import FileStorage
 from irontide.swarm.choker import Choker
 from irontide.swarm.connector import Connector
 from irontide.swarm.downloads import Downloads
+from irontide.swarm.greeting import Us
 from irontide.swarm.limits import Limits
 from irontide.swarm.peerbook import PeerBook
 from irontide.swarm.picker import Picker, piece_priorities
 from irontide.swarm.serving import Serving
-from irontide.swarm.swarm import Swarm, Us
+from irontide.swarm.swarm import Swarm
 from irontide.torrent.options import TorrentOptions
 from irontide.torrent.shared import Shared
 from irontide.wire.preamble import OUR_RESERVED, Preamble

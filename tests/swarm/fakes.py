@@ -29,13 +29,14 @@ from irontide.storage.buffers import BufferPool
 from irontide.storage.memory import MemoryStorage
 from irontide.swarm.choker import Choker
 from irontide.swarm.downloads import Downloads
+from irontide.swarm.greeting import Us
 from irontide.swarm.limits import Limits
 from irontide.swarm.open_pieces import SEGMENT_LENGTH, OpenPiece
 from irontide.swarm.peerbook import PeerBook
 from irontide.swarm.picker import Picker
 from irontide.swarm.requests import Requests
 from irontide.swarm.serving import Serving
-from irontide.swarm.swarm import Swarm, Us
+from irontide.swarm.swarm import Swarm
 from irontide.wire import messages as m
 from irontide.wire.codec import encode, piece_header
 from irontide.wire.messages import MESSAGES, PIECE_ID, Message
