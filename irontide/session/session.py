@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from random import SystemRandom
+from random import Random
 from secrets import token_hex
 from typing import Any
 
@@ -148,7 +148,7 @@ class Session:
             port=lambda: self.listener.port,
             settings=lambda: self.settings,
             boot_id=_boot_id(),
-            random=SystemRandom(),
+            random=Random(),
             keep=self._keep,
             storage=self._open_storage,
             notice=self._noticed,
