@@ -15,8 +15,10 @@ from irontide.settings.option import options_of
 from tests.test_layers import LAYERS, PACKAGE, ROOT
 
 DOCS = ROOT / "docs"
-FRAGMENT = re.compile(r"\d+(\.\d+)?\.(feature|bugfix|doc|removal|misc)\.rst")
-LIMIT = re.compile(r"   \* - (?P<what>.+)\n     - (?P<value>.+)\n     - ``(?P<name>[\w.]+)``\n     - (?P<then>.+)\n")
+FRAGMENT = re.compile(r"\d+\.(feature|bugfix|doc|removal|misc)(\.\d+)?\.rst")
+LIMIT = re.compile(
+    r"   \* - (?P<what>.+)\n     - (?P<value>.+)\n     - ``(?P<name>[\w.]+)``\n     - (?P<then>.+)\n"
+)
 
 
 def read(name: str) -> str:
@@ -31,9 +33,7 @@ def words_for(value: float) -> set[str]:
 
 class SettingsTests(SynchronousTestCase):
     def test_page_is_that_of_the_table(self) -> None:
-        self.assertEqual(
-            read("settings.rst"), make_settings.page(), "run: python docs/make_settings.py"
-        )
+        self.assertEqual(read("settings.rst"), make_settings.page(), "run: python docs/make_settings.py")
 
     def test_every_setting_has_its_place(self) -> None:
         shown = [name for _, settings in make_settings.AREAS for name in options_of(settings)]
