@@ -80,8 +80,8 @@ How values are written
 * A size is a number of bytes, or text with a unit: ``67108864``, ``"64 MiB"``, ``"64 MB"`` (10\\ :sup:`6`).
 * A rate is the same, ``/s`` if you like: ``"1 MiB/s"``; ``0`` or ``"unlimited"`` is no limit.
 * Where ``unlimited`` is allowed for a number, ``-1`` says the same.
-* Yes and no are ``true`` and ``false`` in a file; as text also ``yes`` and ``no``, ``on`` and ``off``, ``1`` and
-  ``0``.
+* Yes and no are ``true`` and ``false`` in a file; as text also ``yes`` and ``no``, ``on`` and ``off``,
+  ``1`` and ``0``.
 * Several addresses are a list in a file, and have commas between as text.
 * ``~`` at the beginning of a path is the user's home.  A relative path counts from the file that it stands
   in; in the environment and in options, from the current directory.
