@@ -16,6 +16,9 @@ from irontide.wire.extended import ExtendedHandshake
 from irontide.wire.messages import Message
 from irontide.wire.preamble import Preamble
 
+MAX_UNREAD = 2 << 20
+"""Above the high-water mark of a transport, and one read-ahead of blocks."""
+
 
 class Connection(Protocol):
     """What a peer's connection can be told."""
@@ -126,6 +129,11 @@ class Peer:
     def reqq(self) -> int:
         """How many requests it is willing to queue."""
         return self.handshake.reqq if self.handshake is not None and self.handshake.reqq else 250
+
+    @property
+    def deaf(self) -> bool:
+        """Whether more waits to be read by it than we ever queue: what we add is answers it does not read."""
+        return self.transport.queued > MAX_UNREAD
 
     def has(self, piece: int) -> bool:
         """Whether it has a piece, as far as it said."""

@@ -169,7 +169,13 @@ class Downloads:
     def _answers(self, requests: Requests) -> bool:
         """Whether we may ask, and the peer would answer."""
         peer = requests.peer
-        if self.stopped or peer.bits is None or not peer.am_interested or not self._may_request():
+        if (
+            self.stopped
+            or peer.bits is None
+            or not peer.am_interested
+            or not self._may_request()
+            or peer.deaf
+        ):
             return False
         return not peer.choking or bool(peer.allowed_fast)
 

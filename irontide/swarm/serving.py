@@ -22,11 +22,10 @@ from irontide.swarm.limits import Limits
 from irontide.wire.messages import Cancel, Choke, RejectRequest, Request, Unchoke
 
 MAX_STRIKES = 300
-# More than we ever queue of blocks: beyond it are only our answers to a peer that asks and never reads.
-MAX_UNREAD = 2 << 20
 MIN_WAIT = 0.01
 # A send buffer that does not move for so long means a peer that never reads.
 DRAIN_PATIENCE = 60.0
+DEAF = "asks for more and does not read it"
 
 
 class Watcher(Protocol):
@@ -112,8 +111,8 @@ class Serving:
     def _reject(peer: Peer, block: Block) -> None:
         if not peer.fast:
             return
-        if peer.transport.queued > MAX_UNREAD:
-            peer.drop("asks for more and reads no answer")
+        if peer.deaf:
+            peer.drop(DEAF)
         else:
             peer.send(RejectRequest(block.piece, block.begin, block.length))
 
@@ -168,8 +167,8 @@ class Serving:
         moved, peer.drained = left > peer.drained, left
         if not queued or moved:
             peer.drained_at = now
-        elif now - peer.drained_at > DRAIN_PATIENCE:
-            peer.drop("does not read what it asked for")
+        elif now - peer.drained_at > DRAIN_PATIENCE or peer.deaf:
+            peer.drop(DEAF)
 
     # --- what Uploads ask of their source -----------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import StorageError
 from irontide.metainfo.bitfield import Bitfield
+from irontide.peer.peer import MAX_UNREAD
 from irontide.swarm.downloads import END_GAME_BATCH, IDLE_PIECE, SAVE_AFTER, SNUB_AFTER, SPILL_AFTER
 from irontide.swarm.requests import MIN_PIPELINE
 from irontide.wire import messages as m
@@ -355,6 +356,20 @@ class ChokeTests(WorldTestCase):
             remote.say(m.RejectRequest(request.piece, request.begin, request.length))
         self.assertEqual(remote.hears(m.Request), [])
         self.world.check()
+
+    def test_who_chokes_and_unchokes_and_never_reads(self) -> None:
+        """Each round would be another batch of requests in the send buffer."""
+        self.world = World(total=400 * KIB16)
+        remote = self.world.join(fast=False, drains=False)
+        remote.say(bitfield(self.world, *range(self.world.layout.pieces)))
+        most = 0
+        for _ in range(20_000):
+            remote.say(m.Choke(), m.Unchoke())
+            most = max(most, remote.transport.queued)
+        self.assertGreater(most, MAX_UNREAD)
+        self.assertLess(most, MAX_UNREAD + 10_000)
+        self.world.pass_time(1)
+        self.assertTrue(remote.closed)
 
     def test_rejecting_all_is_no_endless_conversation(self) -> None:
         """Who rejects though it does not choke us has a rest until the next tick."""

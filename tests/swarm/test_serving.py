@@ -1,4 +1,4 @@
-"""What peers get of us: who may ask, what is answered and rejected, turns under a limit, and who is dropped."""
+"""What peers get of us: who may ask, what is answered or rejected, turns under a limit, who is dropped."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import errno
 from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import StorageError
+from irontide.peer.peer import MAX_UNREAD
 from irontide.peer.uploads import MAX_QUEUED
-from irontide.swarm.serving import DRAIN_PATIENCE, MAX_STRIKES, MAX_UNREAD
+from irontide.swarm.serving import DRAIN_PATIENCE, MAX_STRIKES
 from irontide.wire import messages as m
 from tests.storage.fakes import FailingStorage, SlowStorage
 from tests.swarm.fakes import KIB16, Piece, Remote, World
@@ -147,7 +148,7 @@ class RequestTests(ServingTestCase):
             if remote.closed:
                 break
         self.assertTrue(remote.closed)
-        self.assertIn("reads", remote.why)
+        self.assertIn("read", remote.why)
 
 
 class ChokeTests(ServingTestCase):
@@ -177,7 +178,7 @@ class ChokeTests(ServingTestCase):
         self.assertEqual(second.listen(), [m.Unchoke()])
 
     def test_a_choke_clears_the_queue(self) -> None:
-        """Choke first, then a reject for each (BEP 6); what is allowed fast stays; what is being read is sent."""
+        """Choke first, then a reject for each (BEP 6); what is allowed fast stays, what is read is sent."""
         self.use(storage=SlowStorage)
         remote = self.leech()
         allowed = min(remote.peer.offered_fast)
