@@ -92,7 +92,7 @@ async def seed_one(
             await seed_until_interrupted(reporting)
         return DONE
 
-    return await in_session(reactor, settings_for(request, info.infohash), body, parts)
+    return await in_session(reactor, settings_for(request, info.infohash, "seeds"), body, parts)
 
 
 def missing_files(info: Info, folder: str) -> list[str]:

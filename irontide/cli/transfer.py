@@ -67,12 +67,17 @@ class Request:
     settings: tuple[tuple[str, object], ...] = ()
 
 
-def state_of(infohash: bytes) -> str:
-    """The state directory of one torrent."""
-    return str(user_state_path("irontide", appauthor=False) / "downloads" / infohash.hex())
+def state_of(infohash: bytes, purpose: str = "downloads") -> str:
+    """
+    The state directory of one torrent.
+
+    ``irontide seed`` has one of its own (``seeds``), so that one user can seed and download a torrent at
+    the same time.
+    """
+    return str(user_state_path("irontide", appauthor=False) / purpose / infohash.hex())
 
 
-def settings_for(request: Request, infohash: bytes | None = None) -> Settings:
+def settings_for(request: Request, infohash: bytes | None = None, purpose: str = "downloads") -> Settings:
     """
     The settings of the session: those of the environment and what the user said.
 
@@ -81,7 +86,7 @@ def settings_for(request: Request, infohash: bytes | None = None) -> Settings:
     said = dict(request.settings)
     chosen: dict[str, object] = {"listen_next_port": True, "downloads": request.folder, **said}
     if infohash is not None:
-        chosen["state"] = state_of(infohash)
+        chosen["state"] = state_of(infohash, purpose)
     return load(None, os.environ, chosen)
 
 

@@ -20,13 +20,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from irontide.errors import IrontideError
+from irontide.errors import Closed, IrontideError
 from irontide.interfaces import IStore, PeerAddress
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.service.options import Options
 from irontide.service.process import StopSignals, raise_descriptor_limit, use_monotonic_clock
 from irontide.service.systemd import Notifier, initial_environment, passed_sockets
 from irontide.service.watch import WatchedDirectory
+from irontide.session.events import Degraded, Events, RuntimeFailed, Subscription
 from irontide.session.session import Session
 from irontide.session.store import SQLiteStore
 from irontide.settings import Settings, unknown_variables
@@ -34,6 +35,11 @@ from irontide.settings import Settings, unknown_variables
 
 class Engine(Protocol):
     """What the daemon needs of a Session."""
+
+    @property
+    def events(self) -> Events:
+        """See Session."""
+        ...
 
     @property
     def listening(self) -> Sequence[PeerAddress]:
@@ -64,7 +70,7 @@ class Daemon(Service):
 
     :param open_store: opens the store in a directory.
     :param make_session: builds the session, on sockets that were passed on to us if there are any.
-    :param give_up: called once if the session could not start, after the reason is logged.
+    :param give_up: called once if the session could not start, or has failed, after the reason is logged.
     """
 
     _log = Logger()
@@ -107,6 +113,7 @@ class Daemon(Service):
         session = self._make_session(self._settings, store)
         await session.start()
         self._session = session
+        self._follow(session.events.listen())
         for text in store.repairs:
             self._log.warn("the state was damaged: {text}", text=text)
         self._start_watching(session)
@@ -115,6 +122,26 @@ class Daemon(Service):
         self._log.info("downloads go to {path}", path=self._settings.downloads)
         self._log.info("state is kept in {path}", path=self._settings.state)
         self._notifier.tell(READY=1, STATUS=f"Listening on {where}; {len(session.torrents)} torrents")
+
+    def _follow(self, events: Subscription) -> None:
+        """Listen to what becomes of the session, until there is nothing more to tell."""
+        following = Deferred.fromCoroutine(self._heed(events))
+        following.addErrback(lambda failure: self._log.failure("nobody follows the session", failure))
+
+    async def _heed(self, events: Subscription) -> None:
+        while True:
+            try:
+                event = await events.next()
+            except Closed:
+                return
+            if isinstance(event, RuntimeFailed):
+                self._log.critical("irontide stops: its {part} has failed", part=event.component)
+                self._notifier.tell(STATUS=f"Failed: {event.component}")
+                self._give_up()
+            elif isinstance(event, Degraded):
+                well = event.reason is None
+                text = f"The {event.part} works again" if well else f"Degraded: {event.part}: {event.reason}"
+                self._notifier.tell(STATUS=text)
 
     def _start_watching(self, session: Engine) -> None:
         directory = self._settings.watch

@@ -8,13 +8,15 @@ from twisted.internet.defer import Deferred, succeed
 
 from irontide.interfaces import PeerAddress
 from irontide.metainfo.torrent_file import TorrentFile
+from irontide.session.events import Events
 
 
 class FakeSession:
     """What a Daemon needs of a Session; it starts and stops when the test says so."""
 
     def __init__(self) -> None:
-        self.events: list[str] = []
+        self.calls: list[str] = []
+        self.events = Events()
         self.listening = [PeerAddress("0.0.0.0", 6881), PeerAddress("::", 6881)]
         self.torrents: dict[bytes, Any] = {}
         self.starting: Deferred[None] = succeed(None)
@@ -23,17 +25,17 @@ class FakeSession:
 
     def start(self) -> Deferred[None]:
         """See Session."""
-        self.events.append("start")
+        self.calls.append("start")
         return self.starting
 
     def stop(self) -> Deferred[None]:
         """See Session."""
-        self.events.append("stop")
+        self.calls.append("stop")
         return self.stopping
 
     def add(self, torrent_file: TorrentFile) -> Deferred[Any]:
         """See Session."""
-        self.events.append(f"add {torrent_file.info.name}")
+        self.calls.append(f"add {torrent_file.info.name}")
         return self.adding
 
 

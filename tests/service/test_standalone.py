@@ -9,10 +9,12 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from irontide.errors import ListenPortInUse, StateInUse
 from irontide.service.standalone import Daemon
+from irontide.session.events import Degraded, RuntimeFailed
 from irontide.session.memory_store import MemoryStore
 from irontide.settings import Settings
 from tests.service.fakes import FakeNotifier, FakeSession
@@ -71,7 +73,7 @@ class DaemonTests(FolderTestCase):
         self.assertNoResult(stopped)
         self.session.stopping.callback(None)
         self.successResultOf(stopped)
-        self.assertEqual(self.session.events, ["start", "stop"])
+        self.assertEqual(self.session.calls, ["start", "stop"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop_is_bounded(self) -> None:
@@ -93,10 +95,10 @@ class DaemonTests(FolderTestCase):
         daemon = self.make()
         daemon.startService()
         stopped = daemon.stopService()
-        self.assertEqual(self.session.events, ["start"])
+        self.assertEqual(self.session.calls, ["start"])
         self.session.starting.callback(None)
         self.successResultOf(stopped)
-        self.assertEqual(self.session.events, ["start", "stop"])
+        self.assertEqual(self.session.calls, ["start", "stop"])
 
     def test_stop_that_fails_still_ends(self) -> None:
         daemon = self.make()
@@ -116,14 +118,30 @@ class DaemonTests(FolderTestCase):
             self.assertNotIn("log_failure", events[0])
             self.successResultOf(daemon.stopService())
         self.assertEqual(self.given_up, [True, True])
-        self.assertNotIn("stop", self.session.events)
+        self.assertNotIn("stop", self.session.calls)
+
+    def test_ends_when_a_part_fails_that_it_needs(self) -> None:
+        """A process without its listener or its store must not look alive (contract S2)."""
+        self.make().startService()
+        self.assertEqual(self.given_up, [])
+        with capturedLogs() as events:
+            self.session.events.tell(RuntimeFailed("listener", Failure(OSError("gone"))))
+        self.assertEqual(self.given_up, [True])
+        self.assertEqual(self.texts(events, LogLevel.critical), ["irontide stops: its listener has failed"])
+
+    def test_degraded_is_told_to_the_service_manager(self) -> None:
+        self.make().startService()
+        self.session.events.tell(Degraded("store", "disk full"))
+        self.assertEqual(self.notifier.told[-1], {"STATUS": "Degraded: store: disk full"})
+        self.session.events.tell(Degraded("store", None))
+        self.assertEqual(self.notifier.told[-1], {"STATUS": "The store works again"})
 
     def test_bugs_have_their_traceback(self) -> None:
         self.opening = fail(ZeroDivisionError())
         self.make().startService()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.given_up, [True])
-        self.assertEqual(self.session.events, [])
+        self.assertEqual(self.session.calls, [])
 
     def test_repairs_of_the_store_are_said(self) -> None:
         self.store.repairs = ["a row was damaged"]
