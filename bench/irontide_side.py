@@ -23,13 +23,13 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.python.failure import Failure
 
-from irontide.interfaces import FileStat, PeerAddress, Progress, StoredTorrent
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.service.process import use_monotonic_clock
 from irontide.session.memory_store import MemoryStore
 from irontide.session.session import Session
 from irontide.settings import defaults
+from irontide.values import FileStat, PeerAddress, Progress, StoredTorrent
 
 
 def say(event: str, **more: Any) -> None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "irontide"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("__init__", "errors", "settings", "flow", "interfaces", "log"),
+    ("__init__", "errors", "settings", "flow", "values", "interfaces"),
     ("metainfo",),
     ("wire", "mse", "utp", "dht", "tracker", "lsd", "nat", "library"),
     ("transport", "storage"),

@@ -7,11 +7,11 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from irontide.interfaces import PeerAddress
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.session.memory_store import MemoryStore
 from irontide.session.session import Session
 from irontide.settings import defaults
+from irontide.values import PeerAddress
 
 
 async def main(reactor, torrent, folder, *peers):

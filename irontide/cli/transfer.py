@@ -26,12 +26,13 @@ from irontide.cli.progress import Reporter
 from irontide.cli.run import Interrupted, Interruption, first_of
 from irontide.cli.source import Fetches
 from irontide.errors import IrontideError, StorageError
-from irontide.interfaces import IStore, PeerAddress
+from irontide.interfaces import IStore
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.session.session import Session
 from irontide.session.store import SQLiteStore
 from irontide.settings import Settings, load
 from irontide.transport.fetch import Fetcher
+from irontide.values import PeerAddress
 
 MAX_PEERS = 1000
 RESOLVE_DEADLINE = 10.0

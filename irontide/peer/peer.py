@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from irontide.interfaces import IPeerTransport, PeerAddress
+from irontide.interfaces import IPeerTransport
 from irontide.metainfo.bitfield import Bitfield
 from irontide.peer.rates import Rate
+from irontide.values import PeerAddress
 from irontide.wire.codec import encode
 from irontide.wire.extended import ExtendedHandshake
 from irontide.wire.messages import Message

@@ -22,8 +22,9 @@ from zope.interface import implementer
 
 from irontide.errors import Closed, ProtocolViolation, QueueFull
 from irontide.flow import EVENT_BACKLOG, HELD_PATIENCE, BackpressureQueue, FlowCounters, Valve
-from irontide.interfaces import IMessageReceiver, IPeerTransport, ISwarm, PeerAddress
+from irontide.interfaces import IMessageReceiver, IPeerTransport, ISwarm
 from irontide.peer.peer import Peer
+from irontide.values import PeerAddress
 from irontide.wire.connection import PeerConnection
 from irontide.wire.messages import Message
 from irontide.wire.preamble import HANDSHAKE_LENGTH, PREAMBLE_LENGTH, Preamble

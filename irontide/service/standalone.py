@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from irontide.errors import Closed, IrontideError
-from irontide.interfaces import IStore, PeerAddress
+from irontide.interfaces import IStore
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.service.options import Options
 from irontide.service.process import StopSignals, raise_descriptor_limit, use_monotonic_clock
@@ -31,6 +31,7 @@ from irontide.session.events import Degraded, Events, RuntimeFailed, Subscriptio
 from irontide.session.session import Session
 from irontide.session.store import SQLiteStore
 from irontide.settings import Settings, unknown_variables
+from irontide.values import PeerAddress
 
 
 class Engine(Protocol):

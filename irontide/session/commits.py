@@ -19,7 +19,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from irontide.errors import StoreError
-from irontide.interfaces import IStore, Progress
+from irontide.interfaces import IStore
+from irontide.values import Progress
 
 DELAY = 1.0
 """Seconds from the first verified piece to the commit."""

@@ -19,7 +19,7 @@ from typing import Any
 from attrs import frozen
 
 from irontide.errors import NewerStore
-from irontide.interfaces import FileStat, Progress, StoredTorrent
+from irontide.values import FileStat, Progress, StoredTorrent
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x49525449  # "IRTI"

@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from irontide.errors import Closed
-from irontide.interfaces import PeerAddress
 from irontide.torrent.shared import Notice
 from irontide.torrent.stopped import Stopped
 from irontide.torrent.torrent import Torrent
+from irontide.values import PeerAddress
 
 BACKLOG = 256
 """Events that wait for one listener; above, the oldest are lost."""

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, execute, fail, succeed
 from zope.interface import implementer
 
 from irontide.errors import StoreError
-from irontide.interfaces import IStore, Progress, StoredTorrent
+from irontide.interfaces import IStore
+from irontide.values import Progress, StoredTorrent
 
 T = TypeVar("T")
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from twisted.internet.interfaces import IProtocol
 from zope.interface import implementer
 
-from irontide.interfaces import IConnectionRouter, ISlot, PeerAddress
+from irontide.interfaces import IConnectionRouter, ISlot
 from irontide.torrent.torrent import Torrent
+from irontide.values import PeerAddress
 from irontide.wire.preamble import Preamble
 
 

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 
 from irontide.errors import Closed, DuplicateTorrent, ListenPortInUse, MetainfoError
 from irontide.flow import TokenBucket
-from irontide.interfaces import IPeerSource, IService, IStore, PeerAddress, Progress, StoredTorrent
+from irontide.interfaces import IPeerSource, IService, IStore
 from irontide.metainfo.info import Info
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.session.commits import Commits
@@ -61,6 +61,7 @@ from irontide.transport.fetch import Fetcher
 from irontide.transport.identify import PeerFactory
 from irontide.transport.listen import Listener
 from irontide.transport.slots import UNLIMITED, Slots, within_descriptors
+from irontide.values import PeerAddress, Progress, StoredTorrent
 from irontide.wire.peer_id import make_peer_id
 
 FILE_SHARE = 8
@@ -72,6 +73,10 @@ NEXT_PORTS = 100
 
 SHARE, TORRENTS_SHARE = 0.125, 0.5
 """Of ``stop_deadline``, for each step of stopping, and for the torrents together."""
+
+
+SAME_CLOCK = 3600.0
+"""A monotonic clock counts from the start of the machine, never within an hour of the time of day."""
 
 
 class _State(Enum):
@@ -192,6 +197,8 @@ class Session:
         if self._state is not _State.NEW:
             raise RuntimeError("the session runs already")
         self._state = _State.STARTING
+        if abs(self._reactor.seconds() - time.time()) < SAME_CLOCK:
+            self._log.warn("the reactor runs on the wall clock: a step of it stalls or fires every timer")
         try:
             for service, policy in self._services():
                 await self._supervisor.start(service, policy)

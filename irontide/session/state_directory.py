@@ -19,10 +19,10 @@ from typing import Any
 from attrs import evolve
 from twisted.logger import Logger
 
-from irontide.interfaces import Progress, StoredTorrent
 from irontide.session.database import Database, Row
 from irontide.session.kept import KeptTorrents, belongs, sync_directory
 from irontide.session.state_lock import StateLock
+from irontide.values import Progress, StoredTorrent
 
 DATABASE = "irontide.sqlite"
 BACKUP = "irontide.sqlite.backup"

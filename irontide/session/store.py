@@ -18,11 +18,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.errors import StoreError
-from irontide.interfaces import IStore, Progress, StoredTorrent
+from irontide.interfaces import IStore
 from irontide.session.database import dump_options
 from irontide.session.memory_store import MemoryStore
 from irontide.session.state_directory import StateDirectory
 from irontide.session.writer_thread import Writer, WriterThread
+from irontide.values import Progress, StoredTorrent
 
 __all__ = ["MemoryStore", "SQLiteStore"]
 

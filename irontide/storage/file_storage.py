@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.errors import StorageError
-from irontide.interfaces import Chunk, FileStat, IBuffer, IDisk, IPieceStorage, Verdict
+from irontide.interfaces import IBuffer, IDisk, IPieceStorage
 from irontide.metainfo.info import Info
 from irontide.storage import move as move_jobs
 from irontide.storage import reads, verify, writes
@@ -28,6 +28,7 @@ from irontide.storage.check import Check
 from irontide.storage.files import OpenFiles
 from irontide.storage.gate import Gate
 from irontide.storage.places import Places
+from irontide.values import Chunk, FileStat, Verdict
 
 T = TypeVar("T")
 Preallocate = Literal["sparse", "full"]

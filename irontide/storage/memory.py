@@ -13,10 +13,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from irontide.interfaces import Chunk, FileStat, IBuffer, IPieceStorage, Verdict
+from irontide.interfaces import IBuffer, IPieceStorage
 from irontide.metainfo.info import Info
 from irontide.metainfo.layout import BLOCK_LENGTH
 from irontide.storage.verify import DIGEST_LENGTH
+from irontide.values import Chunk, FileStat, Verdict
 
 
 @implementer(IBuffer)

@@ -125,9 +125,9 @@ class Move:
         with ExitStack() as files:
             source = beneath.open_file(self._old, path, os.O_RDONLY)
             files.callback(os.close, source)
-            self._copied.append(path)
             target = beneath.open_file(self._new, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             files.callback(os.close, target)
+            self._copied.append(path)  # not before: ``undo`` removes what stands here
             yield from copy_data(source, target)
             was = os.fstat(source)
             os.fchmod(target, stat.S_IMODE(was.st_mode))

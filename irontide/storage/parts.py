@@ -81,14 +81,14 @@ class PartFile:
         if not any(head):  # made just before a crash
             self._exists = False
             return
-        if head != self._head:
+        slots = array("I", bytes(table[self._table :]))
+        if byteorder == "little":
+            slots.byteswap()
+        if head != self._head or max(slots) > self._pieces:  # a damaged number would mean terabytes
             where = os.path.join(self._tree.root, *self.path)
             raise StorageError(f"{where}: not the part file of this torrent", errno.EINVAL, where)
         self._exists = True
         self.files = {index for index, flag in enumerate(table[_HEADER.size : self._table]) if flag}
-        slots = array("I", bytes(table[self._table :]))
-        if byteorder == "little":
-            slots.byteswap()
         self._slots = {piece: slot - 1 for piece, slot in enumerate(slots) if slot}
         used = set(self._slots.values())
         self._free = [slot for slot in range(max(used, default=-1)) if slot not in used]

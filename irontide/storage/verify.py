@@ -9,11 +9,11 @@ from hashlib import blake2b, sha1
 from typing import Any
 
 from irontide.errors import StorageError
-from irontide.interfaces import Chunk, Verdict
 from irontide.metainfo.layout import BLOCK_LENGTH
 from irontide.storage.places import Places, is_missing
 from irontide.storage.reads import read_into
 from irontide.storage.writes import write_chunks
+from irontide.values import Chunk, Verdict
 
 READ_LENGTH = 256 << 10
 """What is read at a time to be hashed: it stays in a core's cache."""

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from attrs import define
 
-from irontide.interfaces import Chunk
 from irontide.storage.places import PAD, PART, Places
+from irontide.values import Chunk
 
 
 @define

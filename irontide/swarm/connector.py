@@ -13,9 +13,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from irontide.flow import TokenBucket
-from irontide.interfaces import ISlot, PeerAddress
+from irontide.interfaces import ISlot
 from irontide.swarm.peerbook import PeerBook
 from irontide.transport.dial import NoSlot
+from irontide.values import PeerAddress
 
 # Half-open connections of one torrent; the rest of the dials wait for their outcome.
 MAX_PENDING = 32

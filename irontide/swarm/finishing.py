@@ -13,9 +13,10 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from irontide.interfaces import IPieceStorage, Verdict
+from irontide.interfaces import IPieceStorage
 from irontide.swarm.open_pieces import OpenPiece
 from irontide.swarm.smart_ban import SmartBan
+from irontide.values import Verdict
 
 
 class Outcome(Protocol):

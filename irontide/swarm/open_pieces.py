@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
-from irontide.interfaces import Chunk, IBuffer
+from irontide.interfaces import IBuffer
 from irontide.metainfo.layout import BLOCK_LENGTH, Layout
+from irontide.values import Chunk
 
 SEGMENT_LENGTH = 1 << 20
 SEGMENT_BLOCKS = SEGMENT_LENGTH // BLOCK_LENGTH

@@ -18,8 +18,8 @@ from heapq import heapify, heappop, heappush, nsmallest
 
 from attrs import define
 
-from irontide.interfaces import PeerAddress
 from irontide.swarm.reach import Reach, parse, reach_of, trust_in
+from irontide.values import PeerAddress
 
 LIMIT = 2000
 MAX_BANS = 4096

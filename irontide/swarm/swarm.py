@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from irontide.errors import ProtocolViolation
 from irontide.extensions import EXTENSIONS, lt_donthave, upload_only
-from irontide.interfaces import IBlockSink, ISwarm, PeerAddress
+from irontide.interfaces import IBlockSink, ISwarm
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
 from irontide.peer.peer import Peer
@@ -28,6 +28,7 @@ from irontide.swarm.peerbook import PeerBook
 from irontide.swarm.picker import Picker
 from irontide.swarm.requests import Requests
 from irontide.swarm.serving import Serving
+from irontide.values import PeerAddress
 from irontide.wire import messages as m
 from irontide.wire.allowed_fast import allowed_fast_set
 from irontide.wire.codec import encode

@@ -16,13 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from irontide.errors import StorageError, StoreError
-from irontide.interfaces import FileStat, Progress
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
 from irontide.storage.file_storage import FileStorage
 from irontide.torrent.resume import dirty_files
 from irontide.torrent.running import Running
 from irontide.torrent.shared import Commits
+from irontide.values import FileStat, Progress
 
 
 class NotKept(StorageError):
@@ -171,7 +171,6 @@ class Ledger:
         dirty = dirty_files(self._info, self.have)
         progress = self._progress({}, dirty)
         try:
-            await self.sync()
             stats = await storage.stats()
         except StorageError:
             self.sync_failed(Failure())

@@ -15,10 +15,10 @@ from random import Random
 from attrs import frozen
 
 from irontide.errors import ProtocolViolation
-from irontide.interfaces import FileStat, Progress
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
 from irontide.metainfo.layout import BLOCK_LENGTH, Layout
+from irontide.values import FileStat, Progress
 
 SAMPLE = 64
 """Pieces hashed of a dirty file after a power cut."""

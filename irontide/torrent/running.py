@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.flow import TokenBucket
-from irontide.interfaces import IAnnouncement, PeerAddress, Transferred
+from irontide.interfaces import IAnnouncement
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.layout import Layout
 from irontide.metainfo.torrent_file import TorrentFile
@@ -32,6 +32,7 @@ from irontide.swarm.serving import Serving
 from irontide.swarm.swarm import Swarm
 from irontide.torrent.options import TorrentOptions
 from irontide.torrent.shared import Shared
+from irontide.values import PeerAddress, Transferred
 from irontide.wire.preamble import OUR_RESERVED, Preamble
 
 TICK = 1.0

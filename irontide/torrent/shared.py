@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from irontide.flow import TokenBucket
-from irontide.interfaces import IDisk, IPeerSource, Progress
+from irontide.interfaces import IDisk, IPeerSource
 from irontide.metainfo.info import Info
 from irontide.peer.protocol import Intake
 from irontide.settings import Settings
@@ -21,6 +21,7 @@ from irontide.storage.file_storage import FileStorage
 from irontide.storage.files import OpenFiles
 from irontide.swarm.connector import Dials
 from irontide.torrent.options import TorrentOptions
+from irontide.values import Progress
 
 
 class Notice(Enum):

@@ -31,7 +31,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from irontide.errors import Closed, StorageError, StoreError
-from irontide.interfaces import PeerAddress, Progress
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.storage.file_storage import FileStorage
@@ -48,6 +47,7 @@ from irontide.torrent.stopped import Stopped
 from irontide.torrent.turns import Change, Turns
 from irontide.torrent.waiting import Waiting
 from irontide.torrent.wishes import Wishes
+from irontide.values import PeerAddress, Progress
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 

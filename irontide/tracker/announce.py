@@ -15,7 +15,7 @@ from typing import Literal
 from attrs import frozen
 
 from irontide.errors import TrackerError
-from irontide.interfaces import PeerAddress
+from irontide.values import PeerAddress
 
 MAX_PEERS = 1_000
 """Addresses taken from one reply; the rest is ignored."""

@@ -8,11 +8,12 @@ from random import Random
 
 from attrs import frozen
 
-from irontide.interfaces import IAnnouncement, PeerAddress
+from irontide.interfaces import IAnnouncement
 from irontide.tracker.announce import AnnounceReply, AnnounceRequest, Event
 from irontide.tracker.hosts import Priority
 from irontide.tracker.http import announce_url
 from irontide.tracker.tiers import Tiers, Tracker
+from irontide.values import PeerAddress
 
 SOONEST_RETRY = 5.0
 JITTER = 0.05

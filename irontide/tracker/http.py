@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import quote
 
 from irontide.errors import MetainfoError, TrackerError
-from irontide.interfaces import PeerAddress
 from irontide.metainfo.bencode import NETWORK_LIMITS, decode
 from irontide.tracker.announce import (
     MAX_NUMWANT,
@@ -31,6 +30,7 @@ from irontide.tracker.announce import (
     usable_peers,
 )
 from irontide.tracker.urls import http_url
+from irontide.values import PeerAddress
 
 MAX_TRACKER_ID = 256
 MAX_COUNT = 2**31

@@ -18,9 +18,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.errors import IrontideError
-from irontide.interfaces import ISlot, PeerAddress
+from irontide.interfaces import ISlot
 from irontide.transport.slots import Slots
 from irontide.transport.vectored import connect_vectored
+from irontide.values import PeerAddress
 
 DIAL_TIMEOUT = 10.0
 

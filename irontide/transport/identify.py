@@ -31,9 +31,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.errors import Closed
-from irontide.interfaces import IConnectionRouter, IPeerTransport, IReadiness, ISlot, PeerAddress
+from irontide.interfaces import IConnectionRouter, IPeerTransport, IReadiness, ISlot
 from irontide.transport.slots import Refusal, Slots
 from irontide.transport.vectored import RECEIVE_SIZE, IReadsAhead
+from irontide.values import PeerAddress
 from irontide.wire.preamble import PREAMBLE_LENGTH, PREFIX, Preamble
 
 IDENTIFY_TIMEOUT = 5.0

@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
 
 from irontide.errors import ListenPortInUse, SettingsError
-from irontide.interfaces import PeerAddress
 from irontide.transport.accept import DescriptorReserve, PeerPort
 from irontide.transport.identify import PeerFactory
+from irontide.values import PeerAddress
 
 BACKLOG = 4096
 """Connections that may wait in the kernel; it cuts this to net.core.somaxconn."""

@@ -17,7 +17,8 @@ from socket import AF_INET6, inet_pton
 
 from zope.interface import implementer
 
-from irontide.interfaces import ISlot, PeerAddress
+from irontide.interfaces import ISlot
+from irontide.values import PeerAddress
 
 UNLIMITED = -1
 MAX_UNIDENTIFIED = 512

@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 
 from irontide.cli.progress import Reporter
 from irontide.cli.transfer import Parts
-from irontide.interfaces import PeerAddress
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.torrent.options import TorrentOptions
 from irontide.torrent.status import TorrentStatus
+from irontide.values import PeerAddress
 
 RUNNING = TorrentStatus(
     phase="running", error=None, have_bytes=512, wanted_bytes=1024, total=1024, download_rate=2048.0,

@@ -16,9 +16,9 @@ from irontide.cli.run import Interrupted, Interruption
 from irontide.cli.seed import seed, seed_one
 from irontide.cli.transfer import Request, settings_for, state_of
 from irontide.errors import IrontideError, StateInUse, StorageError
-from irontide.interfaces import PeerAddress
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.torrent.options import TorrentOptions
+from irontide.values import PeerAddress
 from tests.cli.fakes import (
     CHECKING,
     COMPLETE,

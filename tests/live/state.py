@@ -10,8 +10,8 @@ import libtorrent
 from attrs import frozen
 from twisted.internet import reactor
 
-from irontide.interfaces import Progress
 from irontide.session.store import SQLiteStore
+from irontide.values import Progress
 from tests.live.torrents import Made
 
 BLOCK = 16384

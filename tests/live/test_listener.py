@@ -20,12 +20,13 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from irontide.errors import ListenPortInUse
-from irontide.interfaces import IConnectionRouter, ISlot, PeerAddress
+from irontide.interfaces import IConnectionRouter, ISlot
 from irontide.transport.dial import Dialer
 from irontide.transport.identify import PeerFactory
 from irontide.transport.listen import CannotListen, Listener
 from irontide.transport.slots import Slots
 from irontide.transport.vectored import VectoredClient, VectoredServer
+from irontide.values import PeerAddress
 from irontide.wire.preamble import Preamble
 
 HELLO = Preamble(bytes(8), b"k" * 20).to_bytes() + b"-LI0000-listenerlist"

@@ -22,10 +22,11 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
-from irontide.interfaces import IConnectionRouter, ISlot, PeerAddress
+from irontide.interfaces import IConnectionRouter, ISlot
 from irontide.transport.identify import PeerFactory
 from irontide.transport.listen import Listener
 from irontide.transport.slots import Refusal, Slots
+from irontide.values import PeerAddress
 from irontide.wire.preamble import Preamble
 from tests.conftest import FULL
 

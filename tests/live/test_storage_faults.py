@@ -22,7 +22,7 @@ import errno, sys, os
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from irontide.errors import StorageError
-from irontide.interfaces import Chunk
+from irontide.values import Chunk
 from irontide.storage.buffers import BufferPool
 from irontide.storage.disk import Disk
 from irontide.storage.file_storage import FileStorage

@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from irontide.interfaces import StoredTorrent
 from irontide.session.state_directory import StateDirectory
+from irontide.values import StoredTorrent
 from tests.conftest import FULL
 
 KILLS = 100 if FULL else 8
@@ -24,7 +24,7 @@ import resource, sys
 from hashlib import sha1
 from twisted.internet import reactor, task
 from irontide.errors import StoreError
-from irontide.interfaces import Progress, StoredTorrent
+from irontide.values import Progress, StoredTorrent
 from irontide.session.store import SQLiteStore
 
 directory, first, limit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -19,9 +19,9 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from irontide.errors import FetchError
-from irontide.interfaces import PeerAddress, Transferred
 from irontide.tracker.service import TrackerService
 from irontide.transport.fetch import Fetcher
+from irontide.values import PeerAddress, Transferred
 from tests.live.tracker_server import Swarm, Tracker
 
 INFOHASH = bytes(range(0x1E, 0x32))

@@ -14,9 +14,10 @@ from zope.interface.verify import verifyObject
 
 from irontide.errors import Closed, ProtocolViolation
 from irontide.flow import EVENT_BACKLOG, HELD_PATIENCE, FlowCounters
-from irontide.interfaces import IBlockSink, IMessageReceiver, ISwarm, PeerAddress
+from irontide.interfaces import IBlockSink, IMessageReceiver, ISwarm
 from irontide.peer.peer import Peer
 from irontide.peer.protocol import HANDSHAKE_PATIENCE, PeerProtocol
+from irontide.values import PeerAddress
 from irontide.wire import messages as m
 from irontide.wire.codec import encode, piece_header
 from irontide.wire.messages import Message

@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from irontide.errors import StorageError
-from irontide.interfaces import PeerAddress
 from irontide.metainfo.layout import Block
 from irontide.peer.peer import Peer
 from irontide.peer.uploads import MAX_QUEUED, MAX_READ_AHEAD, Uploads
+from irontide.values import PeerAddress
 from irontide.wire.codec import piece_header
 from irontide.wire.preamble import OUR_RESERVED, Preamble
 from tests.fakes import HIGH_WATER, FakePeerTransport

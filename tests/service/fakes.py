@@ -6,9 +6,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from irontide.interfaces import PeerAddress
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.session.events import Events
+from irontide.values import PeerAddress
 
 
 class FakeSession:

@@ -13,7 +13,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import StoreError
-from irontide.interfaces import FileStat, Progress, StoredTorrent
 from irontide.session.commits import (
     DELAY,
     HOLD_BYTES,
@@ -24,6 +23,7 @@ from irontide.session.commits import (
     merged,
 )
 from irontide.session.memory_store import MemoryStore
+from irontide.values import FileStat, Progress, StoredTorrent
 from tests.torrent.fakes import BROKEN, REFUSED, FakeStore, SlowCalls
 
 MIB = 1 << 20

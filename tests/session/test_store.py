@@ -10,8 +10,9 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface.verify import verifyObject
 
 from irontide.errors import StoreError
-from irontide.interfaces import FileStat, IStore, Progress, StoredTorrent
+from irontide.interfaces import IStore
 from irontide.session.store import MemoryStore, SQLiteStore
+from irontide.values import FileStat, Progress, StoredTorrent
 from tests.session.fakes import ImmediateWriter
 from tests.temporary import FolderTestCase
 

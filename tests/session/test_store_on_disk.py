@@ -11,11 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 
 from irontide.errors import NewerStore, StateInUse, StoreError
-from irontide.interfaces import FileStat, Progress, StoredTorrent
 from irontide.session.database import SCHEMA_VERSION, Database
 from irontide.session.state_directory import BACKUP, DATABASE, TORRENTS
 from irontide.session.store import SQLiteStore
 from irontide.session.writer_thread import WriterThread
+from irontide.values import FileStat, Progress, StoredTorrent
 from tests.session.fakes import ImmediateWriter, torrent_file
 from tests.temporary import FolderTestCase
 

@@ -23,9 +23,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.errors import ListenPortInUse
-from irontide.interfaces import PeerAddress
 from irontide.transport.dial import Dialer
 from irontide.transport.slots import Slots
+from irontide.values import PeerAddress
 from tests.simulation.transport import Address, SimulatedTransport
 
 FIRST_EPHEMERAL = 32768

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from irontide.flow import TokenBucket
-from irontide.interfaces import Chunk, FileStat, IBuffer, PeerAddress, Verdict
+from irontide.interfaces import IBuffer
 from irontide.metainfo.torrent_file import TorrentFile
 from irontide.session.commits import Commits
 from irontide.session.intake import SharedIntake
@@ -31,6 +31,7 @@ from irontide.torrent.shared import Shared
 from irontide.torrent.torrent import Torrent
 from irontide.transport.identify import PeerFactory
 from irontide.transport.slots import Slots
+from irontide.values import Chunk, FileStat, PeerAddress, Verdict
 from irontide.wire.peer_id import make_peer_id
 from tests.simulation.network import Host
 
@@ -127,7 +128,8 @@ class Node:
             clock=clock, disk=None, open_files=None, download_pool=self.pool, upload_pool=BufferPool(8 << 20),
             download_limit=TokenBucket(chosen.download_rate), upload_limit=TokenBucket(chosen.upload_rate),
             dials=TokenBucket(chosen.dial_rate), dialer=host.dialer(self.slots), sources=[],
-            commits=self.commits, intake=SharedIntake(clock, lambda: 0), peer_id=make_peer_id(random.randbytes(12)),
+            commits=self.commits, intake=SharedIntake(clock, lambda: 0),
+            peer_id=make_peer_id(random.randbytes(12)),
             port=lambda: PORT, settings=lambda: chosen, boot_id="boot", random=random,
             keep=lambda torrent, path, options: succeed(None), storage=lambda info, path, options: self.disk,
         )  # fmt: skip

@@ -16,8 +16,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from irontide.errors import ListenPortInUse
-from irontide.interfaces import IPeerTransport, PeerAddress
+from irontide.interfaces import IPeerTransport
 from irontide.transport.slots import Slots
+from irontide.values import PeerAddress
 from tests.simulation.network import Network, SimulatedConnector
 from tests.simulation.transport import HIGH_WATER, WINDOW, SimulatedTransport
 

@@ -15,12 +15,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from irontide.errors import StorageError
-from irontide.interfaces import Chunk, IBuffer, IDisk, IPieceStorage, Verdict
+from irontide.interfaces import IBuffer, IDisk, IPieceStorage
 from irontide.metainfo.bencode import encode
 from irontide.metainfo.info import Info
 from irontide.storage.beneath import RelativePath
 from irontide.storage.disk import run_job
 from irontide.storage.system import System
+from irontide.values import Chunk, Verdict
 
 T = TypeVar("T")
 

@@ -12,11 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from irontide.errors import StorageError
-from irontide.interfaces import Chunk, IBuffer, IDisk, IPieceStorage, Verdict
+from irontide.interfaces import IBuffer, IDisk, IPieceStorage
 from irontide.storage.buffers import BufferPool
 from irontide.storage.file_storage import FileStorage
 from irontide.storage.files import OpenFiles, Reading
 from irontide.storage.memory import MemoryStorage
+from irontide.values import Chunk, Verdict
 from tests.storage.fakes import (
     KIB16,
     FailingStorage,

@@ -16,12 +16,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from irontide.interfaces import Chunk
 from irontide.storage.buffers import BufferPool
 from irontide.storage.file_storage import FileStorage
 from irontide.storage.files import OpenFiles
 from irontide.storage.places import Places
 from irontide.storage.writes import runs
+from irontide.values import Chunk
 from tests.storage.fakes import KIB16, InlineDisk, make_info, noise
 
 _LENGTHS = st.lists(

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from irontide.errors import StorageError
+from irontide.storage.beneath import RelativePath
 from irontide.storage.move import copy_data
 from tests.storage.fakes import SlowDisk, noise
 from tests.storage.test_file_storage import StorageCase
@@ -122,6 +123,22 @@ class AcrossFileSystemsTests(MoveTests):
         failure = self.failureResultOf(storage.move(str(self.target)), StorageError)
         self.assertEqual(failure.value.errno, errno.ENOSPC)
         self.assertUndone(storage)
+        self.assertHas(storage)
+
+    def test_what_appears_at_the_destination_meanwhile_is_neither_overwritten_nor_removed(self) -> None:
+        storage = self.prepared()
+        self.put(storage)
+        rename = self.system.rename
+
+        def somebody_is_faster(old_root: int, old: RelativePath, new_root: int, new: RelativePath) -> None:
+            self.target.joinpath(*new).write_bytes(b"mine")
+            rename(old_root, old, new_root, new)
+
+        self.system.rename = somebody_is_faster  # type: ignore[method-assign]
+        failure = self.failureResultOf(storage.move(str(self.target)), StorageError)
+        self.assertEqual(failure.value.errno, errno.EEXIST)
+        self.assertEqual((self.target / "t" / "a").read_bytes(), b"mine")
+        self.assertEqual(self.existing(), NAMES)
         self.assertHas(storage)
 
 

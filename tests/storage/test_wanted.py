@@ -135,6 +135,19 @@ class WantedTests(StorageCase):
         self.failureResultOf(self.storage().prepare(), StorageError)
         self.assertEqual((self.root / self.part_name).read_bytes(), b"something else altogether")
 
+    def test_a_damaged_slot_is_refused(self) -> None:
+        """It would mean terabytes, on the disk and in the list of free slots."""
+        storage = self.prepared(wanted=NO_B)
+        self.put(storage, self.shared())
+        part = self.root / self.part_name
+        damaged = bytearray(part.read_bytes())
+        at = 20 + len(self.info.files) + 4 * self.shared()[0]
+        self.assertIn(damaged[at : at + 4], (bytes((0, 0, 0, 1)), bytes((0, 0, 0, 2))))
+        damaged[at : at + 4] = (self.layout.pieces + 1).to_bytes(4, "big")
+        part.write_bytes(damaged)
+        self.failureResultOf(self.storage(wanted=NO_B).prepare(), StorageError)
+        self.assertEqual(part.read_bytes(), damaged)
+
     def test_slots_are_used_again(self) -> None:
         storage = self.prepared(wanted=NONE)
         self.put(storage)

@@ -18,7 +18,6 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from irontide.flow import TokenBucket
-from irontide.interfaces import PeerAddress
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
 from irontide.metainfo.layout import BLOCK_LENGTH
@@ -37,6 +36,7 @@ from irontide.swarm.picker import Picker
 from irontide.swarm.requests import Requests
 from irontide.swarm.serving import Serving
 from irontide.swarm.swarm import Swarm
+from irontide.values import PeerAddress
 from irontide.wire import messages as m
 from irontide.wire.codec import encode, piece_header
 from irontide.wire.messages import MESSAGES, PIECE_ID, Message

@@ -12,10 +12,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.flow import TokenBucket
-from irontide.interfaces import ISlot, PeerAddress
+from irontide.interfaces import ISlot
 from irontide.swarm.connector import MAX_PENDING, Connector
 from irontide.swarm.peerbook import PeerBook
 from irontide.transport.dial import NoSlot
+from irontide.values import PeerAddress
 
 
 class FakeDialer:

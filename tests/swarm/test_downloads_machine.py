@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from irontide.interfaces import Chunk, Verdict
 from irontide.metainfo.bitfield import Bitfield
+from irontide.values import Chunk, Verdict
 from irontide.wire import messages as m
 from tests.swarm.fakes import KIB16, MIB, Remote, World
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from irontide.interfaces import PeerAddress
 from irontide.swarm.peerbook import MAX_BACKOFF, MAX_BANS, REDIAL, RESTS, SHORT, TRUSTED_REDIAL, PeerBook
+from irontide.values import PeerAddress
 
 NOW = 5000.0
 

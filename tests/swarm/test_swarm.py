@@ -8,11 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from irontide.extensions import EXTENSIONS
-from irontide.interfaces import ISwarm, PeerAddress
+from irontide.interfaces import ISwarm
 from irontide.metainfo.bitfield import Bitfield
 from irontide.swarm.requests import MIN_PIPELINE
 from irontide.swarm.serving import MAX_STRIKES
 from irontide.swarm.swarm import HAVE_DELAY, KEEP_ALIVE, MAX_ALLOWED_FAST
+from irontide.values import PeerAddress
 from irontide.wire import messages as m
 from irontide.wire.extended import EXTENDED_HANDSHAKE, ExtendedHandshake
 from tests.storage.fakes import SlowStorage

@@ -20,16 +20,7 @@ from zope.interface import implementer
 
 from irontide.errors import StorageError, StoreError
 from irontide.flow import TokenBucket
-from irontide.interfaces import (
-    Chunk,
-    FileStat,
-    IBuffer,
-    IPeerSource,
-    IPieceStorage,
-    Progress,
-    StoredTorrent,
-    Verdict,
-)
+from irontide.interfaces import IBuffer, IPeerSource, IPieceStorage
 from irontide.metainfo.bencode import encode
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
@@ -44,6 +35,7 @@ from irontide.torrent.options import TorrentOptions
 from irontide.torrent.running import Running
 from irontide.torrent.shared import Notice, Shared
 from irontide.torrent.torrent import Torrent
+from irontide.values import Chunk, FileStat, Progress, StoredTorrent, Verdict
 from tests.storage.fakes import KIB16, make_info, noise
 
 NO_SPACE = StorageError("no space", errno.ENOSPC, "/file")
@@ -86,6 +78,12 @@ class SlowCalls:
 
     def failed(self, name: str) -> None:
         """A call fails."""
+
+    def forget(self) -> None:
+        """Whatever waits never gets an answer; from now on all is well."""
+        self.waiting.clear()
+        self.failing.clear()
+        self.slow.clear()
 
     def turn(self, count: int = 1) -> None:
         """Let the oldest that wait have their answer."""
@@ -137,20 +135,32 @@ class FakeDisk(SlowCalls):
         for piece in pieces:
             self.cache.add(piece)
             (self.medium if synced else self.unsynced).add(piece)
-            self.time += 1
-            for span in self.info.layout.spans(piece, 0, self.info.layout.piece_size(piece)):
-                if not self.info.files[span.file].pad:
-                    end = span.offset + span.length
-                    self.sizes[span.file] = max(self.sizes.get(span.file, 0), end)
-                    self.mtimes[span.file] = self.time
+            self.grow(piece)
+
+    def grow(self, piece: int) -> None:
+        """The files of a piece are as long as it needs."""
+        self.time += 1
+        for span in self.info.layout.spans(piece, 0, self.info.layout.piece_size(piece)):
+            if not self.info.files[span.file].pad:
+                end = span.offset + span.length
+                self.sizes[span.file] = max(self.sizes.get(span.file, 0), end)
+                self.mtimes[span.file] = self.time
 
     def stats(self) -> dict[int, FileStat]:
         if not self.mounted:
             return {}
         return {file: FileStat(size, self.mtimes[file]) for file, size in self.sizes.items()}
 
+    def forget(self) -> None:
+        """Nobody has the files open any more."""
+        super().forget()
+        self.hold_checks = False
+        for storage in self.opened:
+            storage.closed = True
+
     def lose_power(self) -> None:
         """What was not synced is gone, though the files have their sizes."""
+        self.lost.clear()
         self.cache = set(self.medium)
         self.unsynced.clear()
 
@@ -404,6 +414,17 @@ class Bench:
         self.commits.stop()
         self.commits = Commits(self.store, self.clock)
 
+    def crash(self) -> None:
+        """As ``restart``, but the process before it ends in the middle of whatever it does."""
+        for disk in self.disks.values():
+            disk.forget()
+        self.store.calls.forget()
+        self.clock, before = Clock(), self.clock.seconds()
+        self.clock.advance(before)
+        self.pool = BufferPool(8 << 20)
+        self.commits = Commits(self.store, self.clock)
+        self.torrents.clear()
+
     def shared(self) -> Shared:
         settings = defaults()
         return Shared(
@@ -479,7 +500,9 @@ def deliver(torrent: Torrent, *pieces: int) -> None:
     phase = torrent.phase
     assert isinstance(phase, Running), phase
     layout = torrent.info.layout
+    storage: Any = torrent.opened
     for piece in pieces:
+        storage.disk.grow(piece)
         phase.swarm.downloads.resume({piece: b"\xff" * -(-layout.blocks_in(piece) // 8)})
 
 

@@ -9,10 +9,10 @@ from attrs import evolve
 from hypothesis import given, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
-from irontide.interfaces import FileStat, Progress
 from irontide.metainfo.bitfield import Bitfield
 from irontide.metainfo.info import Info
 from irontide.torrent.resume import SAMPLE, Plan, dirty_files, has_all, plan, written_blocks
+from irontide.values import FileStat, Progress
 from tests.storage.fakes import KIB16, make_info
 
 K = KIB16

@@ -11,8 +11,9 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from irontide.errors import FetchError
-from irontide.interfaces import IAnnouncement, IFetcher, PeerAddress, Transferred
+from irontide.interfaces import IAnnouncement, IFetcher
 from irontide.metainfo.bencode import encode
+from irontide.values import PeerAddress, Transferred
 
 GOOD = encode({b"interval": 1800, b"peers": b"\x01\x02\x03\x04\x1a\xe1"})
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from irontide.interfaces import PeerAddress
 from irontide.tracker.announce import (
     DEFAULT_INTERVAL,
     MAX_INTERVAL,
@@ -19,6 +18,7 @@ from irontide.tracker.announce import (
     clean_text,
     usable_peers,
 )
+from irontide.values import PeerAddress
 
 NEVER_PEERS = [
     ("0.0.0.0", 6881),

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import TrackerError
-from irontide.interfaces import PeerAddress
 from irontide.metainfo.bencode import encode
 from irontide.tracker.announce import AnnounceReply, AnnounceRequest, Event, Scrape, TrackerRefusal
 from irontide.tracker.http import announce_url, parse_announce, parse_scrape, scrape_url
+from irontide.values import PeerAddress
 
 REQUEST = AnnounceRequest(
     infohash=bytes.fromhex("123456789abcdef123456789abcdef123456789a"),

@@ -9,10 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
 
 from irontide.errors import Closed, FetchError, TrackerError
-from irontide.interfaces import IAnnouncement, IFetcher, IPeerSource, PeerAddress
+from irontide.interfaces import IAnnouncement, IFetcher, IPeerSource
 from irontide.metainfo.bencode import encode
 from irontide.tracker.service import GOODBYE_DEADLINE, REQUEST_DEADLINE, SURPRISE, TrackerService
 from irontide.tracker.tiers import FIRST_RETRY
+from irontide.values import PeerAddress
 from tests.tracker.fakes import GOOD, Announced, Fetches
 
 HASH = b"h" * 20

@@ -8,9 +8,9 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import FetchError, TrackerError
-from irontide.interfaces import PeerAddress
 from irontide.tracker.announce import AnnounceReply, Scrape, TrackerRefusal
 from irontide.tracker.tiers import FIRST_RETRY, LONGEST_RETRY, MAX_TRACKERS, NEVER, Tiers, Tracker
+from irontide.values import PeerAddress
 
 GOOD = AnnounceReply(interval=1800)
 

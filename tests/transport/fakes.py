@@ -11,8 +11,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from irontide.interfaces import IConnectionRouter, IReadiness, ISlot, PeerAddress
+from irontide.interfaces import IConnectionRouter, IReadiness, ISlot
 from irontide.transport.vectored import IReadsAhead
+from irontide.values import PeerAddress
 from irontide.wire.preamble import Preamble
 
 KNOWN = Preamble(bytes(8), b"k" * 20)

@@ -12,9 +12,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from irontide.interfaces import ISlot, PeerAddress
+from irontide.interfaces import ISlot
 from irontide.transport.dial import Dialer, NoSlot
 from irontide.transport.slots import Slots
+from irontide.values import PeerAddress
 from tests.transport.fakes import Remembers
 
 PEER = PeerAddress("192.0.2.1", 6881)

@@ -12,10 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from irontide.errors import Closed
-from irontide.interfaces import IConnectionRouter, IReadiness, ISlot, PeerAddress
+from irontide.interfaces import IConnectionRouter, IReadiness, ISlot
 from irontide.transport.identify import IDENTIFY_TIMEOUT, WAITING_ROOM, PeerFactory
 from irontide.transport.slots import Refusal, Slots
 from irontide.transport.vectored import RECEIVE_SIZE
+from irontide.values import PeerAddress
 from irontide.wire.preamble import PREAMBLE_LENGTH, PREFIX, Preamble
 from tests.transport.fakes import KNOWN, UNKNOWN, Busy, FakeAcceptor, FakeTransport, KnowsOne, Remembers
 

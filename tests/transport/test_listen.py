@@ -11,7 +11,6 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from irontide.errors import ListenPortInUse
-from irontide.interfaces import PeerAddress
 from irontide.transport.accept import (
     ACCEPTS_A_TURN,
     BACKOFF_FIRST,
@@ -22,6 +21,7 @@ from irontide.transport.accept import (
 from irontide.transport.identify import PeerFactory
 from irontide.transport.listen import PORT_TRIES, STOP_DEADLINE, CannotListen, Listener
 from irontide.transport.slots import Refusal, Slots
+from irontide.values import PeerAddress
 from tests.transport.fakes import KNOWN, FakeListeningSocket, FakeSocket, KnowsOne
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from irontide.interfaces import ISlot, PeerAddress
+from irontide.interfaces import ISlot
 from irontide.transport.slots import MAX_UNIDENTIFIED, Refusal, Slot, Slots, within_descriptors
+from irontide.values import PeerAddress
 
 
 def stranger(number: int) -> PeerAddress:
