@@ -155,7 +155,7 @@ def _piece_hashes(values: _Values, pieces: int) -> bytes:
         raise MetainfoError("there are no piece hashes")
     if len(hashes) % HASH_LENGTH:
         raise MetainfoError(f"the piece hashes are {len(hashes)} bytes, not a multiple of {HASH_LENGTH}")
-    if False:
+    if pieces > MAX_PIECES:
         raise MetainfoError(f"{pieces} pieces; the most are {MAX_PIECES}")
     if len(hashes) != pieces * HASH_LENGTH:
         raise MetainfoError(f"{len(hashes) // HASH_LENGTH} piece hashes for {pieces} pieces")
