@@ -18,7 +18,6 @@ import time
 from collections.abc import Sequence
 from enum import Enum
 from functools import partial
-from pathlib import Path
 from random import Random
 from secrets import token_hex
 from typing import Any
@@ -45,6 +44,7 @@ from irontide.session.events import (
     of_torrent,
 )
 from irontide.session.intake import SharedIntake
+from irontide.session.machine import boot_id, on_wall_clock
 from irontide.session.router import Router
 from irontide.session.supervise import Part, Policy, Supervisor, in_time
 from irontide.settings import Settings
@@ -73,10 +73,6 @@ NEXT_PORTS = 100
 
 SHARE, TORRENTS_SHARE = 0.125, 0.5
 """Of ``stop_deadline``, for each step of stopping, and for the torrents together."""
-
-
-SAME_CLOCK = 3600.0
-"""A monotonic clock counts from the start of the machine, never within an hour of the time of day."""
 
 
 class _State(Enum):
@@ -152,7 +148,7 @@ class Session:
             peer_id=self.peer_id,
             port=lambda: self.listener.port,
             settings=lambda: self.settings,
-            boot_id=_boot_id(),
+            boot_id=boot_id(),
             random=Random(),
             keep=self._keep,
             storage=self._open_storage,
@@ -197,7 +193,7 @@ class Session:
         if self._state is not _State.NEW:
             raise RuntimeError("the session runs already")
         self._state = _State.STARTING
-        if abs(self._reactor.seconds() - time.time()) < SAME_CLOCK:
+        if on_wall_clock(self._reactor):
             self._log.warn("the reactor runs on the wall clock: a step of it stalls or fires every timer")
         try:
             for service, policy in self._services():
@@ -393,11 +389,3 @@ class Session:
                     await torrent.delete_files()
         finally:
             self._busy.discard(infohash)
-
-
-def _boot_id() -> str:
-    """What the kernel calls this boot; another one means that the machine went down in between."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return f"unknown {token_hex(8)}"  # two that are not known are not the same
