@@ -171,6 +171,7 @@ class Ledger:
         dirty = dirty_files(self._info, self.have)
         progress = self._progress({}, dirty)
         try:
+            await self.sync()
             stats = await storage.stats()
         except StorageError:
             self.sync_failed(Failure())
