@@ -175,6 +175,7 @@ class Swarm:
             return
         if requests.received:
             peer.download.add(requests.received, now)
+            requests.adapt(peer.download.value(now))  # not only at the tick: that is a second too late
             requests.received = 0
         if requests.room():
             self.downloads.fill(requests)

@@ -91,6 +91,14 @@ class PipelineTests(WorldTestCase):
             self.world.pass_time(1)
         self.assertGreater(len(remote.requests.asked), 60)
 
+    def test_the_pipeline_deepens_within_the_first_second(self) -> None:
+        self.world = World(total=2000 * KIB16, piece_length=64 * KIB16, pool=64 * MIB)
+        remote = self.world.seed()
+        for _ in range(10):
+            remote.answer(100)
+            self.world.clock.advance(0.01)
+        self.assertGreater(len(remote.requests.asked), 60)
+
     def test_two_peers_work_on_different_pieces(self) -> None:
         self.world = World(total=64 * KIB16, piece_length=16 * KIB16)
         first, second = self.world.seed("10.0.0.1"), self.world.seed("10.0.0.2")
