@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from irontide.errors import StorageError
-from irontide.storage.places import PAD, Extent, Places, is_missing
+from irontide.storage.places import PAD, PART, Extent, Places, is_missing
 from irontide.storage.verify import READ_LENGTH, hash_piece
 
 IN_FLIGHT = 4
@@ -125,9 +125,17 @@ class Check:
                 break
             verdict = known.get(piece)
             passed = hash_piece(self._places, piece, scratch) if verdict is None else verdict
+            if passed:
+                self._note_unsynced(piece)
             verdicts.append((piece, passed))
         self._scratches.append(scratch)
         return verdicts
+
+    def _note_unsynced(self, piece: int) -> None:
+        """What was read may be in the cache only, of a process that was killed: the next sync is for it."""
+        for extent in self._places.extents(piece, 0, self._places.layout.piece_size(piece)):
+            if extent.file != PAD:
+                self._places.note_unsynced(PART if extent.parted else extent.file)
 
     def _glance(self, piece: int) -> bool | None:
         """Say what can be said of a piece without reading it; else have it read ahead."""

@@ -254,6 +254,8 @@ class Torrent:
             checking.cancel()
         self.ledger.have = await checking.run()
         self.ledger.masks = checking.masks
+        if plan.check or plan.samples:  # what was found may be in the cache only
+            await self.ledger.sync()
 
     def _run(self, storage: FileStorage) -> None:
         ledger = self.ledger
@@ -315,13 +317,11 @@ class Torrent:
     def piece_done(self, index: int) -> None:
         """A piece is verified and written."""
         self._retry.went_well()
-        if not self._failing:
-            self.ledger.note(self.info.layout.piece_size(index))
+        self.ledger.note(self.info.layout.piece_size(index))
 
     def blocks_written(self, length: int) -> None:
         """So many bytes of an unfinished piece are written, or just the figures are others."""
-        if not self._failing:
-            self.ledger.note(length)
+        self.ledger.note(length)
 
     def pieces_failed(self) -> None:
         """Pieces came whose hash was wrong."""
@@ -356,7 +356,6 @@ class Torrent:
         if self._failing or not isinstance(self.phase, Running):
             return
         self._failing = True
-        self._shared.commits.forget(self.ledger)
         stopping = self._soon(partial(self._bring_down, Stopped(error), "storage failed"))
         stopping.addErrback(lambda failure: self._log.failure("stopping failed", failure))
 

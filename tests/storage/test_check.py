@@ -120,3 +120,12 @@ class CheckTests(StorageCase):
         self.put(storage)
         self.successResultOf(storage.check(range(self.layout.pieces), self.note).done)
         self.assertTrue(all(self.found.values()))
+
+    def test_what_was_found_is_synced_by_the_next_sync(self) -> None:
+        """It may be in the cache only, written by a process that was killed."""
+        self.put(self.prepared(), [0])
+        storage = self.storage()
+        self.successResultOf(storage.check([0, 1], self.note).done)
+        self.system.calls.clear()
+        self.successResultOf(storage.sync())
+        self.assertEqual(self.system.calls.count("fdatasync"), len(self.layout.files_of(0)))

@@ -101,6 +101,7 @@ class FakeDisk(SlowCalls):
     What there is of one torrent, whoever has it open.
 
     :ivar cache: the pieces that reading finds; ``medium``: those that a power cut leaves.
+    :ivar noted: those that the next sync is to bring there: what this process has written or hashed.
     :ivar log: writes, syncs and commits, in order.
     """
 
@@ -112,6 +113,7 @@ class FakeDisk(SlowCalls):
         self.cache: set[int] = set()
         self.medium: set[int] = set()
         self.unsynced: set[int] = set()
+        self.noted: set[int] = set()
         self.lost: set[int] = set()
         self.sizes: dict[int, int] = {}
         self.mtimes: dict[int, int] = {}
@@ -127,14 +129,19 @@ class FakeDisk(SlowCalls):
 
     def failed(self, name: str) -> None:
         if name == "sync":  # the kernel has marked its pages clean
-            self.lost |= self.unsynced
-            self.unsynced.clear()
+            self.lost |= self.unsynced & self.noted
+            self.unsynced -= self.lost
 
     def put(self, pieces: Iterable[int], *, synced: bool = True) -> None:
         """The bytes of these pieces are there."""
         for piece in pieces:
             self.cache.add(piece)
-            (self.medium if synced else self.unsynced).add(piece)
+            if synced:
+                self.medium.add(piece)
+            else:
+                self.unsynced.add(piece)
+                self.noted.add(piece)
+                self.lost.discard(piece)
             self.grow(piece)
 
     def grow(self, piece: int) -> None:
@@ -154,6 +161,7 @@ class FakeDisk(SlowCalls):
     def forget(self) -> None:
         """Nobody has the files open any more."""
         super().forget()
+        self.noted.clear()
         self.hold_checks = False
         for storage in self.opened:
             storage.closed = True
@@ -188,6 +196,8 @@ class FakeCheck:
         while self._pieces and (count is None or count > 0) and not self._cancelled:
             piece = self._pieces.popleft()
             self._disk.checked.append(piece)
+            if piece in self._disk.cache:
+                self._disk.noted.add(piece)
             self._found(piece, piece in self._disk.cache)
             count = None if count is None else count - 1
         if not self._pieces or self._cancelled:
@@ -241,7 +251,7 @@ class FakeStorage:
 
     def sync(self) -> Deferred[None]:
         disk = self.disk
-        begun = set(disk.unsynced)
+        begun = disk.unsynced & disk.noted
         disk.log.append(("sync", frozenset(begun)))
 
         def job() -> None:

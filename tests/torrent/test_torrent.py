@@ -9,7 +9,6 @@ from hypothesis import strategies
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -530,6 +529,19 @@ class DurabilityTests(TorrentTestCase):
         disk.turn_all()
         self.assertEqual(self.bench.store.wrong, [])
 
+    def test_an_older_commit_never_comes_after_the_last(self) -> None:
+        """The sync under way when the download is complete is waited for: the last word is the last."""
+        torrent = self.bench.running()
+        disk = self.bench.disk(torrent)
+        disk.slow.add("sync")
+        deliver(torrent, 0)
+        self.clock.advance(1)
+        deliver(torrent, 1, 2, 3)
+        self.assertEqual(len(disk.waiting), 1)
+        disk.turn_all()
+        self.assertEqual(self.bench.committed(torrent), {0, 1, 2, 3})
+        disk.slow.clear()
+
     def test_files_are_dirty_before_they_are_written(self) -> None:
         """Durability 4: the dirty set is in the store before the first write, whatever is wanted by then."""
         torrent = self.bench.torrent(
@@ -607,6 +619,15 @@ class DurabilityTests(TorrentTestCase):
         self.bench.running()
         self.clock.pump([1.0] * 60)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_a_check_found_is_synced_first(self) -> None:
+        """A process before this one was killed: what it wrote may be in the cache only."""
+        torrent = self.bench.running()
+        deliver(torrent, 0, 1)
+        following = self.again(torrent, crash=True)
+        self.successResultOf(following.recheck())
+        self.assertEqual(self.bench.committed(following), {0, 1})
+        self.assertEqual(self.bench.disk(following).medium, {0, 1})
 
     # --- the disk refuses --------------------------------------------------------------------------------
 
@@ -839,7 +860,8 @@ class PowerCuts(RuleBasedStateMachine):
     """
     Whatever is done in whatever order: at no commit has the store a bit whose piece is not on the medium.
 
-    That is to say: the power may go at any moment.  Now and then it does.
+    That is to say: the power may go at any moment.  Now and then it does.  (Left out: a recheck after a sync
+    that failed.  The cache has what the medium has not, and reading does not tell.)
     """
 
     def __init__(self) -> None:
@@ -854,10 +876,19 @@ class PowerCuts(RuleBasedStateMachine):
         self.asked.append(done)
         done.addErrback(lambda failure: failure.trap(StoreError, StorageError, Closed) and None)
 
-    @precondition(lambda self: isinstance(self.torrent.phase, Running))
-    @rule(pieces=strategies.sets(strategies.integers(0, 7), max_size=3))
+    @rule(pieces=strategies.sets(strategies.integers(0, 7), min_size=1, max_size=3))
     def pieces_come(self, pieces: set[int]) -> None:
-        deliver(self.torrent, *pieces)
+        phase = self.torrent.phase
+        if isinstance(phase, Running) and not phase.swarm.downloads.stopped:
+            deliver(self.torrent, *pieces)
+
+    @rule(piece=strategies.integers(0, 7), other=strategies.integers(0, 7))
+    def pieces_come_during_a_sync(self, piece: int, other: int) -> None:
+        self.disk.slow.add("sync")
+        self.pieces_come({piece})
+        self.wait(1.0)
+        self.pieces_come({other})
+        self.disk_answers()
 
     @rule(seconds=strategies.sampled_from([0.5, 1.0, 16.0]))
     def wait(self, seconds: float) -> None:
@@ -880,8 +911,12 @@ class PowerCuts(RuleBasedStateMachine):
         self.disk.failing[name] = error
 
     @rule()
-    def good_disk(self) -> None:
-        self.disk.failing.clear()
+    def all_is_well(self) -> None:
+        for calls in (self.disk, self.bench.store.calls):
+            calls.failing.clear()
+            calls.slow.clear()
+            calls.turn_all()
+        self.user("resume")
 
     @rule()
     def slow_store(self) -> None:
@@ -899,22 +934,25 @@ class PowerCuts(RuleBasedStateMachine):
 
     @rule(what=strategies.sampled_from(["pause", "resume", "stop", "recheck"]))
     def user(self, what: str) -> None:
-        self.ask(getattr(self.torrent, what)())
+        if what != "recheck" or not self.disk.lost:
+            self.ask(getattr(self.torrent, what)())
 
     @rule(priorities=strategies.tuples(strategies.sampled_from([0, 4]), strategies.sampled_from([0, 4])))
     def wants(self, priorities: tuple[int, int]) -> None:
         self.ask(Changes(self.torrent).set_priorities(priorities))
 
-    @rule()
-    def power_cut(self) -> None:
+    @rule(power=strategies.booleans())
+    def crash(self, power: bool) -> None:
+        """The process is killed, or the power goes."""
         bench, old = self.bench, self.torrent
         bench.crash()
-        self.disk.lose_power()
+        if power:
+            self.disk.lose_power()
+            bench.boot_id += "'"
         self.asked.clear()
-        bench.boot_id += "'"
         self.torrent = bench.torrent([("a", 4 * KIB16), ("b", 4 * KIB16)], options=old.options)
         self.torrent.start(bench.progress(old))
-        assert set(self.torrent.have.ones()) <= self.disk.medium
+        assert bench.committed(old) <= self.disk.medium
 
     @invariant()
     def the_store_is_right(self) -> None:
@@ -923,8 +961,6 @@ class PowerCuts(RuleBasedStateMachine):
     @invariant()
     def the_phase_is_one(self) -> None:
         assert sum(not storage.closed for storage in self.disk.opened) <= 1
-        if isinstance(self.torrent.phase, Running):
-            assert self.torrent.opened is not None
 
     def teardown(self) -> None:
         bench = self.bench
@@ -949,4 +985,4 @@ class PowerCuts(RuleBasedStateMachine):
 
 class PowerCutsTests(SynchronousTestCase):
     def test_any_history(self) -> None:
-        run_state_machine_as_test(PowerCuts)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(PowerCuts)
