@@ -56,7 +56,13 @@ class Changes:
                 await torrent.keep_complete()
 
     def set_limits(self, download: int, upload: int) -> Deferred[None]:
-        """Limit this torrent, in bytes/s; 0 for no limit."""
+        """
+        Limit this torrent, in bytes/s; 0 for no limit.
+
+        :raises ValueError: a limit below 0.
+        """
+        if min(download, upload) < 0:
+            raise ValueError("a limit is 0 or more")
         return self._torrent.in_turn(partial(self._set_limits, download, upload))
 
     async def _set_limits(self, download: int, upload: int) -> None:
