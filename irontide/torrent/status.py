@@ -51,12 +51,13 @@ def status_of(
     downloaded: int,
     uploaded: int,
     complete: bool,
+    now: float,
 ) -> TorrentStatus:
     """Put together what users want to know."""
     here = have_bytes(info.layout, have)
     wanted_bytes = sum(file.length for file, want in zip(info.files, wanted, strict=True) if want)
     peers = list(phase.swarm.peers) if isinstance(phase, Running) else []
-    down = sum(peer.download_rate for peer in peers)
+    down = sum(peer.download.value(now) for peer in peers)
     left = phase.picker.left * info.piece_length if isinstance(phase, Running) else 0
     return TorrentStatus(
         phase=phase.name,
@@ -65,7 +66,7 @@ def status_of(
         wanted_bytes=wanted_bytes,
         total=info.total,
         download_rate=down,
-        upload_rate=sum(peer.upload_rate for peer in peers),
+        upload_rate=sum(peer.upload.value(now) for peer in peers),
         downloaded=downloaded,
         uploaded=uploaded,
         peers=len(peers),

@@ -130,6 +130,7 @@ class Torrent:
             downloaded=self.ledger.downloaded,
             uploaded=self.ledger.uploaded,
             complete=self.complete,
+            now=self._shared.clock.seconds(),
         )
 
     def when_complete(self) -> Deferred[None]:

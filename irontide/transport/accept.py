@@ -135,7 +135,10 @@ class PeerPort(tcp.Port):
             if self._holders or self.disconnecting:
                 break
         for newcomer in newcomers:
-            newcomer.connect()
+            try:
+                newcomer.connect()
+            except Exception:  # a bug of ours, which costs this connection and none of the batch behind it
+                self._log.failure("could not begin a connection")
 
     def _build_protocol(self, client: tuple[Any, ...]) -> PreambleProtocol | None:
         """Ask the factory; a bug there costs this connection, and not the listener."""

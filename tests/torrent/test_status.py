@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from irontide.metainfo.bitfield import Bitfield
+from irontide.peer.rates import Rate
 from irontide.torrent.changes import Changes
 from irontide.torrent.options import TorrentOptions
 from irontide.torrent.running import Running, have_bytes
@@ -42,9 +43,12 @@ class StatusTests(TorrentTestCase):
         class Quick:
             """A peer that sends a piece a second."""
 
-            download_rate, upload_rate, seed = float(KIB16), 5.0, True
+            def __init__(self, now: float) -> None:
+                self.download, self.upload, self.seed = Rate(), Rate(), True
+                self.download.add(KIB16, now)
+                self.upload.add(5, now)
 
-        torrent.phase.swarm.peers[Quick()] = None  # type: ignore[index, assignment]
+        torrent.phase.swarm.peers[Quick(self.bench.clock.seconds())] = None  # type: ignore[index, assignment]
         status = torrent.status()
         torrent.phase.swarm.peers.clear()
         self.assertEqual(status.eta, 1.0)
