@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import partial
 from random import Random
@@ -59,7 +59,7 @@ from irontide.tracker.service import TrackerService
 from irontide.transport.dial import Dialer
 from irontide.transport.fetch import Fetcher
 from irontide.transport.identify import PeerFactory
-from irontide.transport.listen import Listener
+from irontide.transport.listen import Listener, open_listening_socket
 from irontide.transport.slots import UNLIMITED, Slots, within_descriptors
 from irontide.values import PeerAddress, Progress, StoredTorrent
 from irontide.wire.peer_id import make_peer_id
@@ -89,6 +89,7 @@ class Session:
     :param reactor: should run on the monotonic clock; a step of the wall clock stalls timers otherwise.
     :param store: what outlives the process; the session closes it when it stops.
     :param sources: ways to find peers; by default the trackers that torrents name.
+    :param disk: as Disk, which it is by default; the session stops it.
     :ivar torrents: by infohash.
     :ivar unreadable: rows of the store that cannot be used, by infohash, and why; they are kept.
     :ivar events: what happens.
@@ -97,7 +98,14 @@ class Session:
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, settings: Settings, store: IStore, *, sources: Sequence[IPeerSource] | None = None
+        self,
+        reactor: Any,
+        settings: Settings,
+        store: IStore,
+        *,
+        sources: Sequence[IPeerSource] | None = None,
+        disk: Any = None,
+        open_socket: Callable[[str, int], Any] = open_listening_socket,
     ) -> None:
         self.settings = settings
         self.torrents: dict[bytes, Torrent] = {}
@@ -123,12 +131,13 @@ class Session:
             port=lambda: self.listener.port or 0,
             key=token_hex(4),
         )
-        self._disk = Disk(reactor, settings.disk_threads)
+        self._disk = Disk(reactor, settings.disk_threads) if disk is None else disk
         self._open_files = OpenFiles(min(settings.open_files, within_descriptors(UNLIMITED) // FILE_SHARE))
         self._intake = SharedIntake(reactor, lambda: self._disk.pending)
         self.listener = Listener(
             reactor,
             PeerFactory(Router(self.torrents), self.slots, reactor, banned=lambda host: False),
+            open_socket=open_socket,
             lost=partial(self._supervisor.failed, "listener"),
         )
         now = reactor.seconds()
