@@ -597,6 +597,17 @@ class StopTests(SessionTestCase):
         self.assertLessEqual(self.seconds_to_stop(), self.settings.tracker_goodbye + 1)
         self.reactor.pump([1.0] * 30)
 
+    def test_goodbye_that_never_ends(self) -> None:
+        """Trackers are told how long they have; and if that were broken, it would not hold up the rest."""
+        deadlines: list[float] = []
+        trackers = self.session.trackers
+        self.patch(trackers, "stop_all", lambda deadline: (deadlines.append(deadline), Deferred())[1])
+        self.start()
+        self.add()
+        self.assertLessEqual(self.seconds_to_stop(), self.settings.stop_deadline)
+        self.assertEqual(deadlines, [self.settings.tracker_goodbye])
+        self.assertIs(self.store.closed_clean, True)
+
     def test_while_starting(self) -> None:
         """The store never says what torrents there are."""
         self.store.calls.slow.add("torrents")
