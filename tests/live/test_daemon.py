@@ -12,8 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_twisted
 
 from tests.live.clients.base import Process, accepts, free_port, wait_until
+from tests.live.scripted_seed import ScriptedSeed
+from tests.live.state import committed, wrong_pieces
+from tests.live.torrents import single
+from tests.live.tracker import StaticTracker
 from tests.session.fakes import torrent_file
 
 Daemon = Callable[..., Process]
@@ -88,6 +93,30 @@ def test_life(daemon: Daemon, tmp_path: Path) -> None:
     assert process.wait(10) == -signal.SIGTERM
     assert clean_flag(tmp_path / "state") == 1
     assert "Traceback" not in process.tail()
+
+
+@pytest_twisted.ensureDeferred
+async def test_stops_in_time_under_load(daemon: Daemon, tmp_path: Path) -> None:
+    """Contract S8: in the middle of a transfer, the tracker being dead by then; nothing is lost."""
+    made = single(tmp_path / "made", size=64 << 20, piece_length=256 << 10)
+    (watched := tmp_path / "watched").mkdir()
+    with ScriptedSeed(made, rate=8 << 20) as seed:
+        tracker = StaticTracker("127.0.0.1", [seed.address], answers=1)
+        try:
+            tracker.torrent(made.torrent, watched / "one.torrent")
+            process = daemon(f"--watch={watched}")
+            wait_until(lambda: len(seed.verified) > 20, "a part is here", seconds=60)
+            process.signal(signal.SIGTERM)
+            assert process.wait(10) == -signal.SIGTERM
+            assert len(tracker.announces) == 2, "it said goodbye"
+        finally:
+            tracker.stop()
+        assert clean_flag(tmp_path / "state") == 1
+        assert "Traceback" not in process.tail()
+    kept = await committed(tmp_path / "state", tmp_path / "copy")
+    assert kept is not None
+    assert {piece for piece, _ in seed.verified} <= kept.pieces
+    assert wrong_pieces(made, tmp_path / "downloads", kept.pieces) == []
 
 
 def test_port_in_use(daemon: Daemon) -> None:

@@ -14,15 +14,20 @@ import libtorrent
 class StaticTracker:
     """Answers each announce with the same peers (BEP 23)."""
 
-    def __init__(self, host: str, peers: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, host: str, peers: Sequence[tuple[str, int]], *, answers: int | None = None) -> None:
+        """:param answers: dies after so many: it takes connections then, and says nothing."""
         compact = b"".join(ipaddress.ip_address(h).packed + port.to_bytes(2, "big") for h, port in peers)
         body = b"d8:intervali1800e5:peers%d:%be" % (len(compact), compact)
         self.announces: list[str] = []
         announces = self.announces
+        self._dead = dead = threading.Event()
 
         class Answer(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 announces.append(self.path)
+                if answers is not None and len(announces) > answers:
+                    dead.wait()
+                    return
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain")
                 self.send_header("Content-Length", str(len(body)))
@@ -48,6 +53,7 @@ class StaticTracker:
 
     def stop(self) -> None:
         """Stop answering."""
+        self._dead.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
