@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
@@ -34,7 +34,7 @@ from irontide.torrent.torrent import Torrent
 from irontide.values import PeerAddress, StoredTorrent
 from tests.storage.fakes import InlineDisk, SlowDisk
 from tests.temporary import FolderTestCase
-from tests.torrent.fakes import KIB16, REFUSED, FakeSource, FakeStore, torrent_file
+from tests.torrent.fakes import BROKEN, KIB16, REFUSED, FakeSource, FakeStore, torrent_file
 from tests.transport.fakes import FakeListeningSocket
 
 T = TypeVar("T")
@@ -651,7 +651,7 @@ class StopTests(SessionTestCase):
     def test_files_that_could_not_be_synced_are_not_clean(self) -> None:
         self.start()
         torrent = self.add()
-        self.patch(torrent.opened, "sync", lambda: Deferred().addCallback(lambda _: None))
+        self.patch(torrent.opened, "sync", lambda: fail(BROKEN))
         self.seconds_to_stop()
         self.assertIs(self.store.closed_clean, False)
 

@@ -169,9 +169,10 @@ class PlanTests(SynchronousTestCase):
         length = 2 * K
         info = info_of([("a", K), ("b", length), ("c", length - K)], piece_length=length)
         stats = {0: FileStat(K, 1), 2: FileStat(length - K, 1)}
-        before = progress(bits(2, 0), stats, masks={1: b"\x40"})
-        made = self.plan(before, stats, info=info, wanted=(True, False, True))
-        self.assertEqual(dict(made.masks), {1: b"\x40"})
+        for mask in (b"\x40", b"\xc0"):  # the block behind it; and that which is in the part file
+            before = progress(bits(2, 0), stats, masks={1: mask})
+            made = self.plan(before, stats, info=info, wanted=(True, False, True))
+            self.assertEqual(dict(made.masks), {1: mask})
 
     # --- masks of unfinished pieces ----------------------------------------------------------------------
 

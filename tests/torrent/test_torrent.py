@@ -678,6 +678,25 @@ class DurabilityTests(TorrentTestCase):
         self.assertStopped(torrent, BROKEN)
         self.assertEqual(self.bench.committed(torrent), set())
 
+    def test_what_was_noted_before_the_failure_is_not_committed_after_it(self) -> None:
+        torrent = self.bench.running()
+        disk = self.bench.disk(torrent)
+        disk.slow.update({"set_wanted", "sync"})
+        changing = Changes(torrent).set_priorities([3])
+        deliver(torrent, 0)
+        self.clock.advance(1)
+        deliver(torrent, 1)
+        disk.failing["sync"] = BROKEN
+        disk.slow.discard("sync")
+        disk.waiting.rotate(-1)  # the sync before the change
+        disk.turn()
+        disk.failing.clear()
+        self.clock.pump([1.0] * 5)
+        self.assertEqual(self.bench.committed(torrent), set())
+        disk.turn_all()
+        self.successResultOf(changing)
+        self.assertEqual(self.bench.committed(torrent), set())
+
     def test_failed_write(self) -> None:
         """EIO on a write: as with a sync."""
         torrent = self.bench.running()
