@@ -46,7 +46,7 @@ class Announced:
     def wanted_peers(self) -> int:
         return 50
 
-    def peers_found(self, addresses, source) -> None:
+    def peers_found(self, addresses, source, near) -> None:
         self.found.extend(addresses)
 
 
